@@ -1,0 +1,68 @@
+"""Set-up, tests and demo in one command: ``python dev.py {demo,test,serve,parity}``; needs Python 3.10 or newer.
+
+The first run makes a virtual environment and a ComfyUI in ``.dev/`` (or uses the one that ``COMFYUI_PATH``
+names); later runs reuse them.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - said plainly to whoever starts it with an older one
+    sys.exit("dev.py needs Python 3.10 or newer; this is " + sys.version.split()[0] + ".")
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from devtools import environment
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="dev.py", description="Set-up, tests and demo of the node pack.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("demo", help="run image-to-video on the shipped picture and print the mp4's path")
+    commands.add_parser("test", help="lint and tests; further arguments go to pytest", add_help=False)
+    serve = commands.add_parser("serve", help="start ComfyUI with this pack and a tiny checkpoint")
+    serve.add_argument("--port", type=int, default=8188)
+    parity = commands.add_parser("parity", help="check every golden case of a folder")
+    parity.add_argument("folder", metavar="DIR", type=Path)
+    parity.add_argument("--seed", type=int, help="seed of the weight rule (default: the file's own, else 7)")
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "test":
+        parser.error(f"unknown argument: {rest[0]}")
+    try:
+        python = environment.set_up()
+        if options.command == "test":
+            return test(python, arguments[1:])
+        if options.command == "parity":
+            seed = [] if options.seed is None else ["--seed", str(options.seed)]
+            return run(python, "-m", "devtools.parity", str(options.folder.resolve()), *seed)
+        if options.command == "serve":
+            return run(python, "-m", "devtools.serve", "--port", str(options.port))
+        return run(python, "-m", "devtools.demo")
+    except environment.SetupError as error:
+        print(f"dev.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def test(python: Path, pytest_arguments: list[str]) -> int:
+    """Check format and lint, then run the suite."""
+    for check in (("format", "--check"), ("check",)):
+        if run(python, "-m", "ruff", *check, "--quiet", "."):
+            print(
+                "dev.py: `python -m ruff format . && python -m ruff check --fix .` repairs most of the above."
+            )
+            return 1
+    return run(python, "-m", "pytest", *pytest_arguments)
+
+
+def run(python: Path, *arguments: str) -> int:
+    """Run the venv's Python in the project's folder and return its exit status."""
+    environ = environment.environment_for_tools()
+    return subprocess.run([str(python), *arguments], cwd=environment.ROOT, env=environ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Developer tools behind ``dev.py``; nothing here is loaded by ComfyUI."""

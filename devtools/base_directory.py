@@ -1,0 +1,68 @@
+"""The folder that a development ComfyUI keeps its models, inputs and outputs in."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from . import golden, tiny_checkpoint
+from .environment import ROOT
+
+PACK_NAME = "EasyAnimateV3"
+START_IMAGE = ROOT / "assets" / "start_image.png"
+_FOLDERS = ("models/EasyAnimate", "input", "output", "user", "temp", "custom_nodes")
+
+
+def prepare(base: Path, link_pack: bool, checkpoint: Path | None = None) -> Path:
+    """Make ``base`` a ComfyUI base directory with the tiny checkpoint and the shipped picture, and return it.
+
+    Parameters
+    ----------
+    base : Path
+        Folder to fill; what it holds already is kept.
+    link_pack : bool
+        Whether this pack is linked into ``custom_nodes``, for a server that scans that folder.
+    checkpoint : Path, optional
+        Tiny checkpoint to copy; a new one is written by default.
+    """
+    base = Path(base).resolve()
+    for folder in _FOLDERS:
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    installed = base / "models" / "EasyAnimate" / tiny_checkpoint.NAME
+    if checkpoint is not None:
+        shutil.copytree(checkpoint, installed, dirs_exist_ok=True)
+    else:
+        _write_checkpoint(installed, base / "tiny_checkpoint.stamp")
+    if START_IMAGE.is_file():
+        shutil.copyfile(START_IMAGE, base / "input" / START_IMAGE.name)
+    if link_pack:
+        _link(base / "custom_nodes" / PACK_NAME, ROOT)
+    return base
+
+
+def _write_checkpoint(folder: Path, stamp_file: Path) -> None:
+    """Write the tiny checkpoint unless the code that is there now has written it before."""
+    sources = (Path(tiny_checkpoint.__file__), Path(golden.__file__))
+    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    complete = (folder / tiny_checkpoint.LAST_FILE).is_file()
+    if complete and stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp:
+        return
+    tiny_checkpoint.write(folder)
+    stamp_file.write_text(stamp, encoding="utf-8")
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.exists() and link.resolve() == target:
+        return
+    if link.is_symlink():
+        link.unlink()
+    try:
+        link.symlink_to(target, target_is_directory=True)
+    except OSError:
+        if os.name != "nt":
+            raise
+        # Windows lets everyone make junctions, but symbolic links only with a privilege.
+        subprocess.run(
+            ["cmd", "/c", "mklink", "/J", str(link), str(target)], check=True, stdout=subprocess.DEVNULL
+        )

@@ -1,0 +1,31 @@
+"""``python dev.py serve``: ComfyUI's UI with this pack, the tiny checkpoint and the shipped picture."""
+
+import argparse
+import subprocess
+import sys
+
+import torch
+
+from . import base_directory, host_server
+from .environment import DEV
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the server in the foreground until Ctrl+C."""
+    parser = argparse.ArgumentParser(prog="devtools.serve", description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=8188)
+    options = parser.parse_args(arguments)
+    base = base_directory.prepare(DEV / "base", link_pack=True)
+    command = host_server.command_line(base, options.port)
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        command.remove("--cpu")
+    print(f"ComfyUI will answer at http://{host_server.ADDRESS}:{options.port} (stop it with Ctrl+C).")
+    print(f"Models, inputs and outputs are in {base}; the tiny checkpoint there draws noise.", flush=True)
+    try:
+        return subprocess.run(command, cwd=base, env=host_server.environment_variables()).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

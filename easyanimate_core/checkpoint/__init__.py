@@ -1,0 +1,39 @@
+"""Checkpoint files and folders: reading, recognising and checking them before any model is built."""
+
+from .detect import (
+    describe,
+    drop_persistent_tables,
+    input_channels,
+    kind,
+    require,
+    strip_prefix,
+    trained_resolution,
+)
+from .errors import CheckpointError
+from .folder import (
+    COMPONENTS,
+    OfficialFolder,
+    find_checkpoint_folder,
+    list_checkpoint_folders,
+    published_as,
+)
+from .weights import find_weights, read_json_object, read_state_dict
+
+__all__ = [
+    "COMPONENTS",
+    "CheckpointError",
+    "OfficialFolder",
+    "describe",
+    "drop_persistent_tables",
+    "find_checkpoint_folder",
+    "find_weights",
+    "input_channels",
+    "kind",
+    "list_checkpoint_folders",
+    "published_as",
+    "read_json_object",
+    "read_state_dict",
+    "require",
+    "strip_prefix",
+    "trained_resolution",
+]

@@ -1,0 +1,7 @@
+"""What the transformer is given beside the noise: the two inpaint streams and sizes that it was trained on."""
+
+from .buckets import closest_size
+from .clip_image import clip_image
+from .inpaint import encode_inpaint, mask_and_masked_video
+
+__all__ = ["clip_image", "closest_size", "encode_inpaint", "mask_and_masked_video"]

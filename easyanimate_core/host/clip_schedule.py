@@ -1,0 +1,60 @@
+"""When the CLIP image tokens take part: only from half of the model calls on, in the release."""
+
+from typing import Any
+
+import torch
+
+from ..sampling import NoiseSchedule, clip_tokens_active
+from ..sampling.schedule import TRAINING_STEPS
+
+CALL_OPTION = "easyanimate_call"
+DEFAULT_APPLY_RATIO = 0.5
+
+_SCHEDULE = NoiseSchedule()
+
+
+def clip_active(ratio: float, transformer_options: dict[str, Any]) -> bool:
+    """Tell whether the CLIP tokens of a conditioning are used in the model call under way.
+
+    EasyAnimateV3's own sampler counts its calls exactly, as the release does. Under a stock sampler the place in
+    the whole run is read from the noise level, so that a run split over several KSamplerAdvanced stays one run.
+
+    Parameters
+    ----------
+    ratio : float
+        Share of the calls, from the start, that go without CLIP tokens (0 = always used, 1 = never).
+    transformer_options : dict
+        ComfyUI's options of this call.
+    """
+    call = transformer_options.get(CALL_OPTION)
+    if call is None:
+        call = _call_from_sigmas(transformer_options)
+    return call is None or clip_tokens_active(*call, ratio)
+
+
+def _call_from_sigmas(options: dict[str, Any]) -> tuple[int, int] | None:
+    """Return (index, count) of the model call under way, or None where the host gives no schedule."""
+    sigmas, current = options.get("sample_sigmas"), options.get("sigmas")
+    if sigmas is None or current is None or len(sigmas) < 2:
+        return None
+    sigmas, current = sigmas.detach().cpu().float(), current.detach().cpu().float().max()
+    timesteps = _SCHEDULE.timestep(sigmas[sigmas > 0])
+    steps = len(sigmas) - 1
+    spacing = float(timesteps[0] - timesteps[-1]) / max(len(timesteps) - 1, 1)
+    last = TRAINING_STEPS - 1
+    begins, ends = last - float(timesteps[0]) <= 1.5 * spacing, float(timesteps[-1]) <= 1.5 * spacing
+    if (begins and ends) or spacing == 0:
+        return int((sigmas[:-1] > current * 1.0001).sum()), steps
+    # Part of a longer run with evenly spaced timesteps: extend the spacing over the whole range.
+    timestep = float(_SCHEDULE.timestep(current.reshape(1)))
+    return round((last - timestep) / spacing), round(last / spacing) + 1
+
+
+def pack_ratio(ratio: float) -> torch.Tensor:
+    """Encode the ratio as an integer, which ComfyUI does not cast to the model's half precision."""
+    return torch.tensor([round(ratio * 1_000_000)], dtype=torch.int64)
+
+
+def unpack_ratio(packed: int) -> float:
+    """Undo :func:`pack_ratio`."""
+    return packed / 1_000_000

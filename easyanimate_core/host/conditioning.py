@@ -1,0 +1,133 @@
+"""Image-to-video conditioning on a native VAE, and the CONDITIONING entries that carry it."""
+
+from typing import Any
+
+import node_helpers
+import torch
+
+from ..conditioning import encode_inpaint, mask_and_masked_video
+from ..vae import SliceVAE, SliceVAEConfig, latent_frames
+from .images import fit_frames
+from .model import CLIP_EMBEDS_KEY, CLIP_RATIO_KEY, INPAINT_KEY
+
+SIDE_MULTIPLE = 16
+SLICE_FRAMES = 8
+
+# A size counts as far from the trained one when its area differs by more than this factor.
+FAR_AREA = 1.35
+
+
+class _SliceVAEOnHost:
+    """The host's VAE as :func:`encode_inpaint` wants one: pixels in [-1, 1] in, posterior mean out."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        self.config: SliceVAEConfig = vae.first_stage_model.config
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(pixels[0].movedim(0, -1) / 2 + 0.5)
+
+
+def require_slice_vae(vae: Any) -> None:
+    """Raise a ValueError unless ``vae`` is a Slice VAE."""
+    if not isinstance(getattr(vae, "first_stage_model", None), SliceVAE):
+        raise ValueError(
+            "this VAE is another model's, but EasyAnimateV3 needs its Slice VAE: connect the VAE of "
+            "EasyAnimateV3Loader or EasyAnimateV3VAELoader."
+        )
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise a ValueError that names the nearest size unless both sides are multiples of 16."""
+    if width % SIDE_MULTIPLE or height % SIDE_MULTIPLE or min(width, height) < SIDE_MULTIPLE:
+        nearest = [max(round(side / SIDE_MULTIPLE), 1) * SIDE_MULTIPLE for side in (width, height)]
+        raise ValueError(
+            f"a video of {width}x{height} pixels is not possible, since both sides must be multiples of "
+            f"{SIDE_MULTIPLE}; the nearest size is {nearest[0]}x{nearest[1]}."
+        )
+
+
+def snap_length(length: int) -> int:
+    """Return 1 for one frame, else the multiple of 8 at or below ``length`` (at least 8), as the release floors it."""
+    return 1 if length <= 1 else max(length - length % SLICE_FRAMES, SLICE_FRAMES)
+
+
+def size_warning(width: int, height: int, resolution: int | None) -> str | None:
+    """Return a warning where the area is far from the one that the checkpoint was trained on, else None."""
+    if resolution is None or 1 / FAR_AREA <= width * height / resolution**2 <= FAR_AREA:
+        return None
+    return (
+        f"{width}x{height} is far from the {resolution}x{resolution} pixels of area that this checkpoint was trained "
+        "on, where it gives noise; take a size of about that area (EasyAnimateV3ResizeToBucket finds one)."
+    )
+
+
+def encode_frames(
+    vae: Any,
+    width: int,
+    height: int,
+    length: int,
+    start: torch.Tensor | None = None,
+    end: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Encode the mask and the masked video of a clip.
+
+    Parameters
+    ----------
+    vae : EasyAnimateV3VAE
+        Native VAE of EasyAnimateV3.
+    width, height : int
+        Pixels, multiples of 16.
+    length : int
+        Frames: 1 or a multiple of 8.
+    start, end : torch.Tensor, optional
+        Images ``[frames, height, width, channels]`` in [0, 1] of any size for the first and last frames.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[1, 8, latent frames, height / 8, width / 8]``, scaled as the transformer reads it.
+
+    Raises
+    ------
+    ValueError
+        For another VAE, a size or length that is not possible, or an end image without a start image.
+    """
+    require_slice_vae(vae)
+    check_size(width, height)
+    fitted = [
+        None if image is None else fit_frames(image, width, height, name)
+        for image, name in ((start, "start_image"), (end, "end_image"))
+    ]
+    mask, masked_video = mask_and_masked_video(length, height, width, *fitted, dtype=torch.float32)
+    return encode_inpaint(_SliceVAEOnHost(vae), mask, masked_video)
+
+
+def empty_latent(width: int, height: int, length: int, batch_size: int, channels: int) -> torch.Tensor:
+    """Return zeros ``[batch, channels, latent frames, height / 8, width / 8]``."""
+    return torch.zeros(batch_size, channels, latent_frames(length), height // 8, width // 8)
+
+
+def attach(conditioning: list, inpaint: torch.Tensor, clip_vision_output: Any = None) -> list:
+    """Return the CONDITIONING with the inpainting latents and, where given, the CLIP embedding of an image.
+
+    Raises
+    ------
+    ValueError
+        If the CLIP output has no projected embedding of one image.
+    """
+    values = {INPAINT_KEY: inpaint}
+    if clip_vision_output is not None:
+        embeds = clip_vision_output["image_embeds"]
+        if embeds.ndim != 2 or embeds.shape[-1] != 768:
+            raise ValueError(
+                f"the CLIP image embedding has shape {list(embeds.shape)}, but EasyAnimateV3 reads [1, 768]: encode "
+                "the image with CLIP ViT-L/14 (clip_vision_l, or the CLIP_VISION of EasyAnimateV3Loader)."
+            )
+        values[CLIP_EMBEDS_KEY] = embeds[:1]
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def set_clip_apply_ratio(conditioning: list, ratio: float) -> list:
+    """Return the CONDITIONING with the share of model calls that go without CLIP tokens."""
+    return node_helpers.conditioning_set_values(conditioning, {CLIP_RATIO_KEY: ratio})

@@ -1,0 +1,235 @@
+"""EasyAnimateV3 as a native ComfyUI model: configuration, model and the transformer behind the host's wrappers."""
+
+from typing import Any
+
+import comfy.conds
+import comfy.model_base
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+from ..transformer import EasyAnimateTransformer3D, TransformerConfig
+from .clip_schedule import DEFAULT_APPLY_RATIO, clip_active, pack_ratio, unpack_ratio
+from .conds import TextStates
+from .latent_format import EasyAnimateV3Latent
+from .model_sampling import EasyAnimateV3ModelSampling
+
+# Keys of a CONDITIONING entry that EasyAnimateV3ImageToVideo sets and the model reads.
+INPAINT_KEY = "easyanimate_inpaint"
+CLIP_EMBEDS_KEY = "easyanimate_clip_embeds"
+CLIP_RATIO_KEY = "easyanimate_clip_apply_ratio"
+
+# Widths of the token stream that live at once in a block: residual, normed input, q, k, v, the GEGLU's two halves
+# and product, each of up to four widths, and their float32 copies in the motion module.
+LIVE_WIDTHS = 24
+
+
+class EasyAnimateV3Config(comfy.supported_models_base.BASE):
+    """What ComfyUI asks of a model before and after it is built."""
+
+    unet_config: dict[str, Any] = {}
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = EasyAnimateV3Latent
+    # diffusers calls this schedule "linear"; the host gives that name to another one.
+    sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02}
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__({"config": config})
+
+    def inpaint_model(self) -> bool:
+        """Keep the host from its own inpainting channels: this model's mask is encoded by the VAE."""
+        return False
+
+    def get_model(
+        self, state_dict: dict[str, torch.Tensor], prefix: str = "", device: torch.device | str | None = None
+    ) -> "EasyAnimateV3Model":
+        """Build the model without weights."""
+        return EasyAnimateV3Model(self, device=device)
+
+
+class HostTransformer(EasyAnimateTransformer3D):
+    """The transformer with ComfyUI's calling convention, attention and wrappers."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        dtype: torch.dtype,
+        device: torch.device | str | None,
+        operations: Any,
+    ) -> None:
+        super().__init__(
+            config, operations=operations, dtype=dtype, device=device, attention=optimized_attention
+        )
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        context: torch.Tensor,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conds: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict the noise ``[batch, 4, frames, height, width]`` through the host's diffusion-model wrappers."""
+        options = transformer_options or {}
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._forward,
+            self,
+            comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
+            ),
+        ).execute(x, timestep, context, options, **conds)
+
+    def _forward(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        context: torch.Tensor,
+        transformer_options: dict[str, Any],
+        context_lengths: torch.Tensor | None = None,
+        clip_embeds: torch.Tensor | None = None,
+        clip_ratio: torch.Tensor | None = None,
+        **_unused: Any,
+    ) -> torch.Tensor:
+        active = None
+        if clip_embeds is not None:
+            # Negative: this row has no CLIP embedding.
+            ratios = clip_ratio.tolist()
+            active = [
+                packed >= 0 and clip_active(unpack_ratio(packed), transformer_options) for packed in ratios
+            ]
+        out = super().forward(
+            x,
+            timestep,
+            context,
+            context_lengths.tolist() if context_lengths is not None else None,
+            clip_embeds,
+            active,
+            transformer_options,
+        )
+        # The learned sigma behind the noise is not used in sampling.
+        return out[:, : EasyAnimateV3Latent.latent_channels]
+
+
+class EasyAnimateV3Model(comfy.model_base.BaseModel):
+    """Epsilon prediction on the release's schedule, conditioned on text, inpainting latents and CLIP tokens.
+
+    ``trained_resolution`` is the side of the square whose area the checkpoint was trained on (512, 768, 960), or
+    None where its name does not tell.
+    """
+
+    trained_resolution: int | None = None
+
+    def __init__(self, model_config: EasyAnimateV3Config, device: torch.device | str | None = None) -> None:
+        super().__init__(
+            model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=HostTransformer
+        )
+        self.model_sampling = EasyAnimateV3ModelSampling(model_config)
+
+    @property
+    def transformer_config(self) -> TransformerConfig:
+        """Dimensions of the transformer."""
+        return self.model_config.unet_config["config"]
+
+    def apply_model(
+        self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Predict the clean latent; under context windows the given frames are cut to the window's.
+
+        ComfyUI 0.3 cuts the noise alone to the window, newer versions cut both.
+        """
+        window = (kwargs.get("transformer_options") or {}).get("context_window")
+        if window is not None and c_concat is not None and c_concat.shape[2] != x.shape[2]:
+            c_concat = window.get_tensor(c_concat, device=x.device, dim=2)
+        return super().apply_model(x, t, c_concat=c_concat, **kwargs)
+
+    def concat_cond(self, **kwargs: Any) -> torch.Tensor | None:
+        """Return the mask and masked-video latents ``[batch, 8, frames, height, width]`` that follow the noise.
+
+        Raises
+        ------
+        ValueError
+            If the conditioning did not pass through EasyAnimateV3ImageToVideo, is of another size than the latent,
+            or the latent holds NaN or infinity.
+        """
+        noise, latent = kwargs["noise"], kwargs.get("latent_image")
+        if latent is not None and not torch.isfinite(latent).all():
+            raise ValueError(
+                "the latent given to the sampler holds NaN or infinite values; make it anew "
+                "(EasyAnimateV3ImageToVideo) or look at the node that it comes from."
+            )
+        if noise.ndim != 5:
+            raise ValueError(
+                f"EasyAnimateV3 samples video latents [batch, 4, frames, height, width], but this latent has "
+                f"{noise.ndim} axes; take the latent of EasyAnimateV3ImageToVideo."
+            )
+        channels = self.transformer_config.in_channels - EasyAnimateV3Latent.latent_channels
+        if channels == 0:
+            return None
+        inpaint = kwargs.get(INPAINT_KEY)
+        if inpaint is None:
+            raise ValueError(
+                "the conditioning has no EasyAnimateV3 frames in it: put EasyAnimateV3ImageToVideo between the text "
+                "encoders and the sampler, for text-to-video too."
+            )
+        if inpaint.shape[2:] != noise.shape[2:]:
+            raise ValueError(
+                f"the conditioning was made for a latent of {_size(inpaint)}, but the sampler got one of "
+                f"{_size(noise)}; take positive, negative and latent from the same EasyAnimateV3ImageToVideo."
+            )
+        return comfy.utils.repeat_to_batch_size(inpaint.to(kwargs["device"]), noise.shape[0])
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """Turn a CONDITIONING entry into the model's inputs."""
+        out = {}
+        concat = self.concat_cond(**kwargs)
+        if concat is not None:
+            out["c_concat"] = comfy.conds.CONDNoiseShape(concat)
+        text = kwargs.get("cross_attn")
+        if text is not None:
+            length = self._text_length(text, kwargs.get("attention_mask"))
+            out["c_crossattn"] = TextStates(text[:, :length])
+            out["context_lengths"] = comfy.conds.CONDRegular(torch.tensor([length]))
+        if self.transformer_config.clip_tokens:
+            embeds = kwargs.get(CLIP_EMBEDS_KEY)
+            ratio = kwargs.get(CLIP_RATIO_KEY, DEFAULT_APPLY_RATIO)
+            empty = embeds is None
+            if empty:
+                embeds = torch.zeros(1, self.transformer_config.clip_channels)
+            out["clip_embeds"] = comfy.conds.CONDRegular(embeds)
+            out["clip_ratio"] = comfy.conds.CONDRegular(torch.tensor([-1]) if empty else pack_ratio(ratio))
+        return out
+
+    def _text_length(self, text: torch.Tensor, mask: torch.Tensor | None) -> int:
+        """Return how many of the text states are tokens of the prompt."""
+        expected = self.transformer_config.caption_channels
+        if text.shape[-1] != expected:
+            raise ValueError(
+                f"the text states are {text.shape[-1]} wide, but this transformer reads {expected}: encode the prompt "
+                "with its T5 encoder (EasyAnimateV3Loader's CLIP, or T5 XXL through CLIPLoader, type pixart)."
+            )
+        return text.shape[1] if mask is None else max(int(mask[0].sum()), 1)
+
+    def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
+        """Estimate the bytes of activations for a latent ``[batch, channels, frames, height, width]``.
+
+        The U-ViT skips hold one full token stream each until the second half of the blocks reads them.
+        """
+        config = self.transformer_config
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        rows, _, frames, height, width = (
+            input_shape if len(input_shape) == 5 else (*input_shape[:2], 1, *input_shape[-2:])
+        )
+        tokens = rows * frames * height * width / config.patch_size**2
+        skips = EasyAnimateTransformer3D.skip_count(config) if config.enable_uvit else 0
+        return tokens * config.dim * comfy.model_management.dtype_size(dtype) * (skips + LIVE_WIDTHS)
+
+
+def _size(latent: torch.Tensor) -> str:
+    """Describe a latent by the frames and sides of its video."""
+    frames, height, width = latent.shape[2:]
+    return f"{width * 8}x{height * 8} pixels and {frames} latent frames"

@@ -1,0 +1,81 @@
+"""The release's samplers as a ComfyUI SAMPLER."""
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+import torch
+
+from ..sampling import SAMPLER_FUNCTIONS, initial_noise_scale, model_call_count, release_sigmas
+from ..sampling.schedule import TRAINING_STEPS
+from .clip_schedule import CALL_OPTION
+
+
+class _CountedModel:
+    """Tells the transformer which model call of the run is under way, and stops at the user's cancel."""
+
+    def __init__(self, model: Callable[..., torch.Tensor], calls: int) -> None:
+        self.model = model
+        self.calls = calls
+        self.index = 0
+
+    def __call__(
+        self, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        options = {**model_options.get("transformer_options", {}), CALL_OPTION: (self.index, self.calls)}
+        self.index += 1
+        return self.model(x, sigma, model_options={**model_options, "transformer_options": options}, **kwargs)
+
+
+class ReleaseSampler(comfy.samplers.KSAMPLER):
+    """One of ``Euler``, ``Euler A``, ``DPM++``, ``PNDM`` and ``DDIM`` as diffusers 0.30 runs them.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`..sampling.SAMPLERS`.
+    clip_sample : bool
+        DDIM only: clamp each predicted clean latent to [-1, 1], as the release does.
+    """
+
+    def __init__(self, name: str, clip_sample: bool = True) -> None:
+        self.name = name
+        super().__init__(self._run, {"clip_sample": clip_sample} if name == "DDIM" else {})
+
+    def max_denoise(self, model_wrap: Any, sigmas: torch.Tensor) -> bool:
+        """Tell whether unit noise is scaled by sqrt(1 + sigma^2), which DPM++, PNDM and DDIM start a whole run from."""
+        if initial_noise_scale(self.name, 1.0) == 1.0:
+            return False
+        whole = release_sigmas(self.name, len(sigmas) - 1)
+        return bool(torch.isclose(sigmas[0].cpu(), whole[0].to(sigmas.dtype), rtol=1e-5))
+
+    def _run(
+        self,
+        model: Callable[..., torch.Tensor],
+        x: torch.Tensor,
+        sigmas: torch.Tensor,
+        extra_args: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        counted = _CountedModel(model, model_call_count(self.name, len(sigmas) - 1))
+        return SAMPLER_FUNCTIONS[self.name](counted, x, sigmas, extra_args=extra_args, **kwargs)
+
+
+def denoised_sigmas(name: str, steps: int, denoise: float = 1.0) -> torch.Tensor:
+    """Return the release's noise levels, cut to their last ``steps`` of ``steps / denoise`` as KSampler cuts them.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`..sampling.SAMPLERS`.
+    steps : int
+        Steps to run.
+    denoise : float
+        In [0, 1]; 0 gives no noise level at all.
+    """
+    if denoise <= 0:
+        return torch.empty(0)
+    total = min(max(int(steps / denoise), steps), TRAINING_STEPS - 1)
+    return release_sigmas(name, total)[-(steps + 1) :]

@@ -1,0 +1,151 @@
+"""The Slice VAE as a native ComfyUI VAE, so that the core encode and decode nodes work on it too."""
+
+import dataclasses
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+from ..vae import SliceVAE, SliceVAEConfig, latent_frames, pixel_frames
+from ..vae.tiling import TILE_PIXELS
+from .loading import assign_weights
+
+# Values per pixel of a tile that live at once while a slice of the full-size model is decoded.
+LIVE_VALUES = 5200
+FULL_SIZE_CHANNELS = 128
+
+SLICE_FRAMES = 8
+
+
+class HostSliceVAE(SliceVAE):
+    """The Slice VAE with ComfyUI's progress bar and cancel."""
+
+    def encode(self, pixels: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return the posterior mean ``[batch, 4, frames, height, width]``, not scaled, of pixels in [-1, 1]."""
+        if options.get("on_slice") is None:
+            options["on_slice"] = _progress(self.encode_steps(pixels.shape, tiled=options.get("tiled")))
+        return super().encode(pixels, **options)
+
+    def decode(
+        self, z: torch.Tensor, *, tiled: bool | None = None, smoothing: bool = False, **options: Any
+    ) -> Any:
+        """Return pixels ``[batch, 3, frames, height, width]`` in about [-1, 1] of latents that are not scaled."""
+        if not torch.isfinite(z).all():
+            raise ValueError(
+                "the latent to decode holds NaN or infinite values, so the video would be black; sample it anew, "
+                "with the model in bf16 or fp32 if it was in fp16."
+            )
+        options.setdefault(
+            "on_slice", _progress(self.decode_steps(z.shape, tiled=tiled, smoothing=smoothing))
+        )
+        return super().decode(z, tiled=tiled, smoothing=smoothing, **options)
+
+
+def _progress(steps: int) -> Any:
+    """Return a callback that moves the node's progress bar and raises where the user cancelled."""
+    bar = comfy.utils.ProgressBar(steps)
+
+    def on_slice() -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(1)
+
+    return on_slice
+
+
+class EasyAnimateV3VAE(comfy.sd.VAE):
+    """VAE of EasyAnimateV3 behind ComfyUI's interface.
+
+    ``encode`` takes images ``[frames, height, width, 3]`` in [0, 1] and returns latents
+    ``[1, 4, frames, height, width]`` that are not scaled; ``decode`` is its inverse and takes
+    ``vae_options={"smoothing": bool, "tiled": bool | None}``.
+
+    Parameters
+    ----------
+    config : SliceVAEConfig
+        Dimensions of the model.
+    state_dict : dict of str to torch.Tensor
+        Weights under the release's names; tensors are taken out as they are loaded.
+    trained_resolution : int, optional
+        Side of the square whose area the checkpoint of this VAE was trained on, where its name tells.
+    """
+
+    def __init__(
+        self,
+        config: SliceVAEConfig,
+        state_dict: dict[str, torch.Tensor],
+        trained_resolution: int | None = None,
+    ) -> None:
+        # The host's constructor only knows its own VAEs, so its attributes are set here one by one.
+        self.trained_resolution = trained_resolution
+        self.device = comfy.model_management.vae_device()
+        self.output_device = comfy.model_management.intermediate_device()
+        # No float16: the release's VAE overflows to black frames there.
+        self.working_dtypes = [torch.bfloat16, torch.float32]
+        self.vae_dtype = comfy.model_management.vae_dtype(self.device, self.working_dtypes)
+        self.latent_channels = config.latent_channels
+        self.latent_dim = 3
+        self.output_channels = config.out_channels
+        self.downscale_ratio = (_nearest_latent_frames, config.space_factor, config.space_factor)
+        self.upscale_ratio = (pixel_frames, config.space_factor, config.space_factor)
+        self.downscale_index_formula = (config.time_factor, config.space_factor, config.space_factor)
+        self.upscale_index_formula = self.downscale_index_formula
+        self.crop_input = True
+        self.pad_channel_value = None
+        self.not_video = False
+        self.disable_offload = False
+        self.extra_1d_channel = None
+        self.size = None
+        self.process_input = lambda image: image * 2.0 - 1.0
+        self.process_output = lambda pixels: torch.clamp(pixels / 2.0 + 0.5, min=0.0, max=1.0)
+        self.memory_used_encode = lambda shape, dtype: _slice_memory(config, shape[-2], shape[-1], dtype)
+        self.memory_used_decode = lambda shape, dtype: _slice_memory(
+            config, shape[-2] * config.space_factor, shape[-1] * config.space_factor, dtype
+        )
+        model = HostSliceVAE(
+            config,
+            operations=comfy.ops.disable_weight_init,
+            dtype=self.vae_dtype,
+            device="meta",
+            attention=optimized_attention,
+        )
+        assign_weights(model, state_dict)
+        self.first_stage_model = model
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            self.first_stage_model,
+            load_device=self.device,
+            offload_device=comfy.model_management.vae_offload_device(),
+        )
+        self.model_size()
+
+    def encode_frames(self, frames: torch.Tensor, tiled: bool | None = None) -> torch.Tensor:
+        """Encode ``[frames, height, width, 3]`` in [0, 1] with tiling as published (None) or never (False)."""
+        if tiled is None:
+            return self.encode(frames)
+        # The host's encode passes no options on, so the choice is made on the model for the time of the call.
+        config = self.first_stage_model.config
+        self.first_stage_model.config = dataclasses.replace(config, use_tiling=tiled)
+        try:
+            return self.encode(frames)
+        finally:
+            self.first_stage_model.config = config
+
+
+def encodable_frames(frames: int) -> int:
+    """Return the longest clip of at most ``frames`` frames that decodes to as many: 1, 8n or 8n + 1."""
+    return 1 if frames < SLICE_FRAMES else frames - max(frames % SLICE_FRAMES - 1, 0)
+
+
+def _nearest_latent_frames(frames: int) -> int:
+    """Return the latent frames of :func:`encodable_frames`."""
+    return latent_frames(encodable_frames(frames))
+
+
+def _slice_memory(config: SliceVAEConfig, height: int, width: int, dtype: torch.dtype) -> float:
+    """Estimate the bytes that one slice of one tile needs, which bounds a clip of any length and size."""
+    area = min(height, TILE_PIXELS) * min(width, TILE_PIXELS)
+    return area * LIVE_VALUES * config.ch / FULL_SIZE_CHANNELS * comfy.model_management.dtype_size(dtype)

@@ -1,0 +1,200 @@
+"""The EasyAnimateV3 diffusion transformer, whole."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..attention import AttentionFunction, default_attention
+from .block import ContextGroup, EasyAnimateTransformerBlock, modulate
+from .config import TransformerConfig
+from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection
+
+
+class EasyAnimateTransformer3D(nn.Module):
+    """PixArt-alpha blocks with hybrid motion modules, U-ViT skips and CLIP tokens.
+
+    Parameter names are those of the release's checkpoint, less its stored sinusoid tables.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+        Dimensions of the model.
+    operations : module or class
+        Gives ``Linear``, ``Conv2d``, ``LayerNorm`` and ``GroupNorm``: ``torch.nn`` or one of ComfyUI's sets.
+    dtype : torch.dtype, optional
+        Dtype of the weights; norms of the motion modules and scale-shift tables are float32 regardless.
+    device : torch.device or str, optional
+        Where the weights are created; ``"meta"`` creates none.
+    attention : callable
+        Attention function with the signature of :func:`..attention.default_attention`.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        operations: Any = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        attention: AttentionFunction = default_attention,
+    ) -> None:
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        layers = {"operations": operations, **factory}
+        dim = config.dim
+        self.config = config
+        self.dtype = dtype
+        self.scale_shift_table = nn.Parameter(torch.empty(2, dim, dtype=torch.float32, device=device))
+        self.pos_embed = PatchEmbed(config.in_channels, dim, config.patch_size, config.base_grid, **layers)
+        self.transformer_blocks = nn.ModuleList(
+            EasyAnimateTransformerBlock(config, index, attention=attention, **layers)
+            for index in range(config.num_layers)
+        )
+        skips = self.skip_count(config) if config.enable_uvit else 0
+        if skips:
+            self.long_connect_fc = nn.ModuleList(operations.Linear(dim, dim, **factory) for _ in range(skips))
+        self.skips = skips
+        self.norm_out = operations.LayerNorm(dim, eps=1e-6, elementwise_affine=False, **factory)
+        self.proj_out = operations.Linear(dim, config.patch_size**2 * config.out_channels, **factory)
+        self.adaln_single = AdaLayerNormSingle(dim, **layers)
+        self.caption_projection = Projection(config.caption_channels, dim, **layers)
+        if config.clip_tokens:
+            self.clip_projection = Projection(config.clip_channels, config.clip_tokens * dim, **layers)
+
+    @staticmethod
+    def skip_count(config: TransformerConfig) -> int:
+        """Return how many U-ViT skips the depth gives: 13 for 28 blocks, so that the middle two have none."""
+        return max(config.num_layers // 2 - 1, 0)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        context: torch.Tensor,
+        context_lengths: Sequence[int] | None = None,
+        clip_embeds: torch.Tensor | None = None,
+        clip_active: Sequence[bool] | None = None,
+        transformer_options: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
+        """Predict the noise of a batch of clips.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Noisy latents, and behind them on the channel axis the mask latents and masked-video latents of a
+            12-channel model: ``[batch, in_channels, frames, height, width]``, in the model's scaling.
+        timestep : torch.Tensor
+            Shape ``[batch]``, in 0..999, fractions allowed.
+        context : torch.Tensor
+            T5 states ``[batch, tokens, caption_channels]``.
+        context_lengths : sequence of int, optional
+            Valid text tokens of each row; the rest is padding. All are valid if None.
+        clip_embeds : torch.Tensor, optional
+            CLIP image embeddings ``[batch, clip_channels]``.
+        clip_active : sequence of bool, optional
+            Which rows use their CLIP embedding. All do if None and ``clip_embeds`` is given.
+        transformer_options : dict, optional
+            ComfyUI's options; ``patches_replace["dit"][("double_block", i)]`` may replace block ``i``.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, out_channels, frames, height, width]``: predicted noise in the first half of the channels,
+            learned sigma in the second.
+        """
+        options = transformer_options or {}
+        height, width = x.shape[-2:]
+        tokens, grid = self._patchify(x)
+        modulation, embedding = self.adaln_single(timestep, x.dtype)
+        groups = self._context_groups(context, context_lengths, clip_embeds, clip_active)
+        tokens = self._run_blocks(tokens, modulation, groups, options)
+        table = self.scale_shift_table.to(dtype=x.dtype, device=x.device) + embedding[:, None]
+        shift, scale = table[:, :, None, None].unbind(1)
+        tokens = self.proj_out(modulate(self.norm_out(tokens), shift, scale))
+        return self._unpatchify(tokens, grid)[..., :height, :width]
+
+    def _patchify(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """``[batch, channels, frames, height, width]`` to tokens ``[batch, frames, tokens, dim]`` and the grid."""
+        batch, _, frames, height, width = x.shape
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            x = F.pad(x, (0, -width % patch, 0, -height % patch, 0, 0), mode="replicate")
+        grid = (x.shape[3] // patch, x.shape[4] // patch)
+        tokens = self.pos_embed(x.transpose(1, 2).flatten(0, 1))
+        return tokens.unflatten(0, (batch, frames)), grid
+
+    def _unpatchify(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """``[batch, frames, tokens, (p, q, channel)]`` to ``[batch, channels, frames, height, width]``."""
+        patch = self.config.patch_size
+        x = tokens.unflatten(3, (patch, patch, -1)).unflatten(2, grid)
+        # batch, frames, rows, columns, p, q, channel -> batch, channel, frames, rows, p, columns, q
+        return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+    def _context_groups(
+        self,
+        context: torch.Tensor,
+        context_lengths: Sequence[int] | None,
+        clip_embeds: torch.Tensor | None,
+        clip_active: Sequence[bool] | None,
+    ) -> list[ContextGroup]:
+        """Project text and CLIP and join them per row, CLIP tokens last."""
+        batch = context.shape[0]
+        lengths = list(context_lengths) if context_lengths is not None else [context.shape[1]] * batch
+        if clip_embeds is None or not self.config.clip_tokens:
+            active = [False] * batch
+        else:
+            active = list(clip_active) if clip_active is not None else [True] * batch
+        text = self.caption_projection(context)
+        if any(active):
+            clip = self.clip_projection(clip_embeds.to(context.dtype)).unflatten(
+                1, (self.config.clip_tokens, -1)
+            )
+        groups, start = [], 0
+        for (length, with_clip), rows in groupby(zip(lengths, active, strict=True)):
+            count = len(list(rows))
+            tokens = text[start : start + count, :length]
+            if with_clip:
+                tokens = torch.cat((tokens, clip[start : start + count]), dim=1)
+            groups.append(ContextGroup(count, tokens))
+            start += count
+        return groups
+
+    def _run_blocks(
+        self, x: torch.Tensor, modulation: torch.Tensor, groups: list[ContextGroup], options: dict[str, Any]
+    ) -> torch.Tensor:
+        """Run all blocks; the first ``skips`` outputs are added, last in first out, before the last blocks."""
+        replacements = options.get("patches_replace", {}).get("dit", {})
+        first_receiver = len(self.transformer_blocks) - self.skips
+        pushed: list[torch.Tensor] = []
+        for index, block in enumerate(self.transformer_blocks):
+            if index >= first_receiver:
+                x = x + self.long_connect_fc[index - first_receiver](pushed.pop())
+            replacement = replacements.get(("double_block", index))
+            if replacement is None:
+                x = block(x, modulation, groups, options)
+            else:
+                x = self._run_replaced(replacement, block, x, modulation, groups, options)
+            if index < self.skips:
+                pushed.append(x)
+        return x
+
+    @staticmethod
+    def _run_replaced(
+        replacement: Any,
+        block: EasyAnimateTransformerBlock,
+        x: torch.Tensor,
+        modulation: torch.Tensor,
+        groups: list[ContextGroup],
+        options: dict[str, Any],
+    ) -> torch.Tensor:
+        """Let a ComfyUI ``dit`` patch run instead of a block, or around it."""
+
+        def original(arguments: dict[str, Any]) -> dict[str, Any]:
+            return {"img": block(arguments["img"], arguments["vec"], arguments["txt"], options)}
+
+        arguments = {"img": x, "vec": modulation, "txt": groups, "transformer_options": options}
+        return replacement(arguments, {"original_block": original})["img"]

@@ -1,0 +1,295 @@
+"""The Slice VAE: whole clips to latents and back, one slice and one tile at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..attention import AttentionFunction, default_attention
+from .config import SliceVAEConfig
+from .decoder import Decoder
+from .encoder import Encoder
+from .layers import LayerFactory
+from .slices import context_span, latent_frames, pixel_frames, slice_spans
+from .tiling import TILE_PIXELS, Tiling, blended_tiles
+
+OnSlice = Callable[[], Any]
+
+
+class SliceVAE(nn.Module):
+    """Video VAE of EasyAnimateV3 (release of July 2024): 8x in space, 4x in time, 4 latent channels.
+
+    Frames are encoded in slices of 8 that do not see each other, latents are decoded in slices of 2 whose mid
+    block also sees the slice before and after. Of an odd clip the first frame (latent) is a slice of its own.
+
+    Parameters
+    ----------
+    config : SliceVAEConfig
+        Sizes of the network.
+    operations : Any
+        Namespace with ``Conv3d``, ``GroupNorm`` and ``Linear``.
+    dtype, device : optional
+        Of the parameters.
+    attention : callable
+        ``attention(q, k, v, heads=1)`` on ``[batch, tokens, channels]``.
+    """
+
+    def __init__(
+        self,
+        config: SliceVAEConfig,
+        *,
+        operations: Any = torch.nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        attention: AttentionFunction = default_attention,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        layers = LayerFactory(operations, config.norm_num_groups, attention, dtype, device)
+        self.encoder = Encoder(config, layers)
+        self.decoder = Decoder(config, layers)
+        self.quant_conv = layers.pointwise(2 * config.latent_channels, 2 * config.latent_channels)
+        self.post_quant_conv = layers.pointwise(config.latent_channels, config.latent_channels)
+
+    def encode(self, pixels: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return the posterior mean, ``[B, 4, T, h, w]``; takes what :meth:`encode_moments` takes."""
+        return self.encode_moments(pixels, **options)[0]
+
+    def encode_moments(
+        self,
+        pixels: torch.Tensor,
+        *,
+        tiled: bool | None = None,
+        on_slice: OnSlice | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode a clip to the posterior of its latents.
+
+        A slice that equals an earlier one is not computed again, which is exact since slices are independent.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor
+            Shape ``[B, 3, F, H, W]``, usually in [-1, 1].
+        tiled : bool, optional
+            Whether frames with a side over 384 pixels are cut in tiles; None takes ``config.use_tiling``.
+        on_slice : callable, optional
+            Called after each step of :meth:`encode_steps`; may raise to cancel.
+        device, dtype : optional
+            Where and in what each slice is computed; by default as ``pixels``.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor)
+            Mean and log-variance (clamped to [-30, 20]), each ``[B, 4, T, H/8, W/8]``, not scaled by
+            ``config.scaling_factor``, with the device and dtype of ``pixels``.
+
+        Raises
+        ------
+        ValueError
+            When the shape cannot be encoded.
+        """
+        frames, height, width = self._check_pixels(pixels)
+        factor = self.config.space_factor
+        tiling = self._tiling(height, width, tiled, Tiling(TILE_PIXELS, TILE_PIXELS // factor))
+        moments = pixels.new_empty(
+            pixels.shape[0],
+            2 * self.config.latent_channels,
+            latent_frames(frames, self.config.time_factor),
+            height // factor,
+            width // factor,
+        )
+        known: list[tuple[torch.Tensor, torch.Tensor]] = []
+        position = 0
+        for start, end in slice_spans(frames, self.config.mini_batch_encoder):
+            part = pixels[:, :, start:end]
+            count = latent_frames(end - start, self.config.time_factor)
+            target = moments[:, :, position : position + count]
+            position += count
+            twin = next((result for other, result in known if torch.equal(other, part)), None)
+            if twin is not None:
+                target.copy_(twin)
+                _report(on_slice, 1 if tiling is None else tiling.count(height, width))
+                continue
+            for top, left, tile in _tiles(part.to(device=device, dtype=dtype), self._encode_tile, tiling):
+                target[:, :, :, top : top + tile.shape[3], left : left + tile.shape[4]] = tile
+                _report(on_slice)
+            known.append((part, target))
+        mean, logvar = moments.chunk(2, dim=1)
+        return mean, logvar.clamp(-30.0, 20.0)
+
+    def decode(
+        self,
+        z: torch.Tensor,
+        *,
+        tiled: bool | None = None,
+        smoothing: bool = False,
+        on_slice: OnSlice | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """Decode latents to pixels.
+
+        Parameters
+        ----------
+        z : torch.Tensor
+            Shape ``[B, 4, T, h, w]``, not scaled (divide the diffusion model's latents by
+            ``config.scaling_factor``).
+        tiled : bool, optional
+            Whether frames with a side over 384 pixels are cut in tiles; None takes ``config.use_tiling``.
+        smoothing : bool
+            The release's decode smoothing, which hides slice borders at three times the cost: the clip, clamped
+            to [-1, 1], is averaged with a second pass through the VAE whose slices are shifted by half a slice.
+            For inference only: it works in place.
+        on_slice : callable, optional
+            Called after each step of :meth:`decode_steps`; may raise to cancel.
+        device, dtype : optional
+            Where and in what each slice is computed; by default as ``z``.
+
+        Returns
+        -------
+        torch.Tensor
+            Pixels ``[B, 3, F, 8h, 8w]``, about [-1, 1] (exactly within it with ``smoothing``), with the device
+            and dtype of ``z``.
+
+        Raises
+        ------
+        ValueError
+            When ``z`` does not have five axes and the right channels.
+        """
+        self._check_latents(z)
+        options = {"tiled": tiled, "on_slice": on_slice, "device": device, "dtype": dtype}
+        batch, _, latents, height, width = z.shape
+        factor = self.config.space_factor
+        pixels = z.new_empty(
+            batch,
+            self.config.out_channels,
+            pixel_frames(latents, self.config.time_factor),
+            height * factor,
+            width * factor,
+        )
+        for region, part in self._decode_parts(z, **options):
+            pixels[region] = part
+        if smoothing:
+            pixels.clamp_(-1, 1)
+            middle = self._smoothed_span(pixels.shape[2])
+            if middle is not None:
+                inner = pixels[:, :, middle]
+                for region, part in self._decode_parts(self.encode(inner, **options), **options):
+                    inner[region] = (inner[region] + part.to(inner)) / 2
+                pixels.clamp_(-1, 1)
+        return pixels
+
+    def encode_steps(self, shape: Sequence[int], *, tiled: bool | None = None) -> int:
+        """Return how often ``on_slice`` is called for pixels of ``shape`` ``[B, 3, F, H, W]``: slices x tiles."""
+        frames, height, width = shape[2:]
+        tiling = self._tiling(
+            height, width, tiled, Tiling(TILE_PIXELS, TILE_PIXELS // self.config.space_factor)
+        )
+        tiles = 1 if tiling is None else tiling.count(height, width)
+        return tiles * len(slice_spans(frames, self.config.mini_batch_encoder))
+
+    def decode_steps(
+        self, shape: Sequence[int], *, tiled: bool | None = None, smoothing: bool = False
+    ) -> int:
+        """Return how often ``on_slice`` is called for latents of ``shape`` ``[B, 4, T, h, w]``."""
+        latents, height, width = shape[2:]
+        space, time = self.config.space_factor, self.config.time_factor
+        frames = pixel_frames(latents, time)
+        tiles = self.encode_steps((*shape[:2], 1, height * space, width * space), tiled=tiled)
+        slices = len(slice_spans(latents, self.config.mini_batch_decoder))
+        middle = self._smoothed_span(frames) if smoothing else None
+        if middle is not None:
+            frames = middle.stop - middle.start
+            slices += len(slice_spans(frames, self.config.mini_batch_encoder))
+            slices += len(slice_spans(latent_frames(frames, time), self.config.mini_batch_decoder))
+        return tiles * slices
+
+    def _encode_tile(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.quant_conv(self.encoder(pixels))
+
+    def _decode_parts(
+        self,
+        z: torch.Tensor,
+        *,
+        tiled: bool | None,
+        on_slice: OnSlice | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
+        """Yield each decoded region: its index into the pixels ``[B, 3, F, H, W]``, and the pixels."""
+        z = self.post_quant_conv(z.to(device=device, dtype=dtype))
+        size, factor = self.config.mini_batch_decoder, self.config.space_factor
+        latents, height, width = z.shape[2:]
+        tiling = self._tiling(
+            height * factor, width * factor, tiled, Tiling(TILE_PIXELS // factor, TILE_PIXELS)
+        )
+        first_frame = 0
+        for start, end in slice_spans(latents, size):
+            image = latents % 2 == 1 and start == 0
+            low, high = context_span((start, end), latents, size)
+            run = partial(self.decoder, start=start - low, end=end - low, image=image)
+            frames = 1 if image else (end - start) * self.config.time_factor
+            # The release slices inside each tile; tiles inside each slice give the same values and keep far less.
+            for top, left, tile in _tiles(z[:, :, low:high], run, tiling):
+                region = (
+                    slice(None),
+                    slice(None),
+                    slice(first_frame, first_frame + frames),
+                    slice(top, top + tile.shape[3]),
+                    slice(left, left + tile.shape[4]),
+                )
+                yield region, tile
+                _report(on_slice)
+            first_frame += frames
+
+    def _tiling(self, height: int, width: int, tiled: bool | None, tiling: Tiling) -> Tiling | None:
+        wanted = self.config.use_tiling if tiled is None else tiled
+        return tiling if wanted and max(height, width) > TILE_PIXELS else None
+
+    def _smoothed_span(self, frames: int) -> slice | None:
+        size = self.config.mini_batch_encoder
+        return slice(size // 2, frames - (size - size // 2)) if frames > size else None
+
+    def _check_pixels(self, pixels: torch.Tensor) -> tuple[int, int, int]:
+        channels, factor = self.config.in_channels, self.config.space_factor
+        if pixels.ndim != 5 or pixels.shape[1] != channels:
+            raise ValueError(
+                f"The Slice VAE encodes pixels of shape [batch, {channels}, frames, height, width], "
+                f"not {list(pixels.shape)}; permute or convert them first."
+            )
+        frames, height, width = pixels.shape[2:]
+        if height % factor or width % factor or not height or not width:
+            raise ValueError(
+                f"The Slice VAE cannot encode frames of {width}x{height} pixels; "
+                f"resize or crop both sides to multiples of {factor}."
+            )
+        latent_frames(frames, self.config.time_factor)
+        return frames, height, width
+
+    def _check_latents(self, z: torch.Tensor) -> None:
+        channels = self.config.latent_channels
+        if z.ndim != 5 or z.shape[1] != channels:
+            raise ValueError(
+                f"The Slice VAE decodes latents of shape [batch, {channels}, frames, height, width], "
+                f"not {list(z.shape)}; they may come from another model."
+            )
+
+
+def _tiles(
+    x: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor], tiling: Tiling | None
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield the results of :func:`blended_tiles`, or one whole result when there is no tiling."""
+    if tiling is None:
+        yield 0, 0, run(x)
+    else:
+        yield from blended_tiles(x, run, tiling)
+
+
+def _report(on_slice: OnSlice | None, times: int = 1) -> None:
+    if on_slice is not None:
+        for _ in range(times):
+            on_slice()

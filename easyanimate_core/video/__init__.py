@@ -1,0 +1,5 @@
+"""Video files."""
+
+from .writer import VideoWriteError, WrittenVideo, write_mp4
+
+__all__ = ["VideoWriteError", "WrittenVideo", "write_mp4"]

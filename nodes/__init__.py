@@ -1,0 +1,21 @@
+"""The node pack's V3 extension: one module a stage, each with its list ``NODES``."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..easyanimate_core.host.checkpoints import register_folder
+from . import conditioning, image, loaders, sampling, text, vae, video
+
+
+class EasyAnimateV3Extension(ComfyExtension):
+    """Everything that ComfyUI learns from this pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return the node classes, from checkpoint to file."""
+        stages = (loaders, text, image, conditioning, sampling, vae, video)
+        return [node for stage in stages for node in stage.NODES]
+
+
+async def comfy_entrypoint() -> EasyAnimateV3Extension:
+    """Register the model folder and return the extension; ComfyUI calls this once."""
+    register_folder()
+    return EasyAnimateV3Extension()

@@ -1,0 +1,86 @@
+"""Frames to an mp4 file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import io, ui
+
+from ..easyanimate_core.host.images import rgb_frames
+from ..easyanimate_core.video import write_mp4
+
+
+class EasyAnimateV3SaveVideo(io.ComfyNode):
+    """Save frames as an H.264 mp4 with the workflow inside."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="EasyAnimateV3SaveVideo",
+            display_name="EasyAnimateV3 Save Video",
+            category="EasyAnimateV3/video",
+            description="Saves frames as H.264 mp4; drop the file into ComfyUI to get this graph back.",
+            inputs=[
+                io.Image.Input("images", tooltip="Frames of the video."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/EasyAnimateV3",
+                    tooltip="Path and name below the output folder; %date:yyyy-MM-dd% and the like are replaced.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    tooltip="Frames per second; 24 as trained.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=17,
+                    min=1,
+                    max=51,
+                    tooltip="Quality: 1 is best and largest, 17 shows no loss, 51 is worst.",
+                ),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images: io.Image.Type, filename_prefix: str, fps: float, crf: int) -> io.NodeOutput:
+        """Write the file and show it in the node."""
+        frames = rgb_frames(images, "images")
+        height, width = frames.shape[1:3]
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
+        file = f"{name}_{counter:05}_.mp4"
+        write_mp4(Path(folder) / file, _eight_bit(frames), fps, crf=crf, metadata=cls._metadata())
+        return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)]))
+
+    @classmethod
+    def _metadata(cls) -> dict[str, str]:
+        """Return the graph as the host's own SaveVideo stores it, unless the user switched that off."""
+        if args.disable_metadata:
+            return {}
+        entries: dict[str, Any] = dict(cls.hidden.extra_pnginfo or {})
+        if cls.hidden.prompt is not None:
+            entries["prompt"] = cls.hidden.prompt
+        return {key: json.dumps(value) for key, value in entries.items()}
+
+
+def _eight_bit(frames: torch.Tensor) -> Iterator[np.ndarray]:
+    """Yield each frame as uint8 ``[height, width, 3]``, one at a time to keep memory low."""
+    for frame in frames:
+        yield frame.mul(255).round().clamp(0, 255).to(device="cpu", dtype=torch.uint8).numpy()
+
+
+NODES = [EasyAnimateV3SaveVideo]
