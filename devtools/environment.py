@@ -103,6 +103,8 @@ def environment_for_tools() -> dict[str, str]:
         "COMFYUI_PATH": str(host_path()),
         "HF_HUB_OFFLINE": "1",
         "PYTHONUTF8": "1",
+        # torchvision's picture reader is not used; it says so wherever it cannot load.
+        "PYTHONWARNINGS": "ignore:Failed to load image Python extension",
     }
 
 

@@ -59,9 +59,7 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
         """Write the file and show it in the node."""
         frames = rgb_frames(images, "images")
         height, width = frames.shape[1:3]
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), width, height
-        )
+        folder, name, counter, subfolder = _save_place(filename_prefix, width, height)
         file = f"{name}_{counter:05}_.mp4"
         write_mp4(Path(folder) / file, _eight_bit(frames), fps, crf=crf, metadata=cls._metadata())
         return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)]))
@@ -75,6 +73,22 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
         if cls.hidden.prompt is not None:
             entries["prompt"] = cls.hidden.prompt
         return {key: json.dumps(value) for key, value in entries.items()}
+
+
+def _save_place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
+    """Return folder, name, number and sub-folder of the next file of a prefix."""
+    output = folder_paths.get_output_directory()
+    try:
+        return folder_paths.get_save_image_path(prefix, output, width, height)[:4]
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename} is no folder to write to ({error.strerror}): choose another filename_prefix or allow it."
+        ) from error
+    except Exception as error:
+        # The host has no class of its own for this; its message is four lines long.
+        raise ValueError(
+            f"filename_prefix {prefix!r} leads outside the output folder {output}: give a path inside of it."
+        ) from error
 
 
 def _eight_bit(frames: torch.Tensor) -> Iterator[np.ndarray]:

@@ -186,8 +186,8 @@ def small(prompt):
     values = {
         "checkpoint": tiny_checkpoint.NAME,
         "base": 64,
-        "width": 64,
-        "height": 64,
+        "width": 48,
+        "height": 32,
         "length": 16,
         "steps": 4,
     }
@@ -209,7 +209,8 @@ def test_server_makes_an_mp4_with_the_workflow_in_it(name, server, object_info):
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert stream.average_rate == Fraction(24)
-        assert (stream.width, stream.height) == (64, 64)
+        # The shipped picture is square, and its bucket at 64 is 64x64.
+        assert (stream.width, stream.height) == ((48, 32) if name.startswith("text") else (64, 64))
         assert sum(1 for _ in video.decode(stream)) == 16
         assert json.loads(video.metadata["workflow"]) == workflow
         assert json.loads(video.metadata["prompt"]).keys() == prompt.keys()

@@ -38,16 +38,21 @@ def _call_from_sigmas(options: dict[str, Any]) -> tuple[int, int] | None:
     if sigmas is None or current is None or len(sigmas) < 2:
         return None
     sigmas, current = sigmas.detach().cpu().float(), current.detach().cpu().float().max()
-    timesteps = _SCHEDULE.timestep(sigmas[sigmas > 0])
-    steps = len(sigmas) - 1
-    spacing = float(timesteps[0] - timesteps[-1]) / max(len(timesteps) - 1, 1)
-    last = TRAINING_STEPS - 1
-    begins, ends = last - float(timesteps[0]) <= 1.5 * spacing, float(timesteps[-1]) <= 1.5 * spacing
-    if (begins and ends) or spacing == 0:
+    steps, last = len(sigmas) - 1, TRAINING_STEPS - 1
+    to_the_end = bool(sigmas[-1] <= _SCHEDULE.sigma(0.0))
+    timesteps = _SCHEDULE.timestep(sigmas[:-1] if to_the_end else sigmas)
+    highest, lowest = float(timesteps[0]), float(timesteps[-1])
+    spacing = (highest - lowest) / max(len(timesteps) - 1, 1)
+    # The schedules that end at timestep 1 (DDIM, PNDM) begin about one spacing below the top, all others at it.
+    from_the_top = last - highest <= (1.5 * spacing if abs(lowest - 1) < 0.5 else 0.5)
+    if from_the_top and to_the_end:
         return int((sigmas[:-1] > current * 1.0001).sum()), steps
     # Part of a longer run with evenly spaced timesteps: extend the spacing over the whole range.
     timestep = float(_SCHEDULE.timestep(current.reshape(1)))
-    return round((last - timestep) / spacing), round(last / spacing) + 1
+    if spacing == 0:
+        return round(last - timestep), last
+    bottom = lowest if to_the_end else 0.0
+    return round((last - timestep) / spacing), round((last - bottom) / spacing) + 1
 
 
 def pack_ratio(ratio: float) -> torch.Tensor:

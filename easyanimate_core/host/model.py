@@ -167,6 +167,11 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
                 f"EasyAnimateV3 samples video latents [batch, 4, frames, height, width], but this latent has "
                 f"{noise.ndim} axes; take the latent of EasyAnimateV3ImageToVideo."
             )
+        if noise.shape[1] != EasyAnimateV3Latent.latent_channels:
+            raise ValueError(
+                f"EasyAnimateV3 samples latents of 4 channels, but this one has {noise.shape[1]} channels and comes from "
+                "another model; take the latent of EasyAnimateV3ImageToVideo."
+            )
         channels = self.transformer_config.in_channels - EasyAnimateV3Latent.latent_channels
         if channels == 0:
             return None

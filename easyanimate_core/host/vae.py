@@ -40,6 +40,9 @@ class HostSliceVAE(SliceVAE):
                 "the latent to decode holds NaN or infinite values, so the video would be black; sample it anew, "
                 "with the model in bf16 or fp32 if it was in fp16."
             )
+        if z.ndim == 4:
+            # An image latent of the host, [batch, 4, height, width], is a clip of one frame.
+            z = z.unsqueeze(2)
         options.setdefault(
             "on_slice", _progress(self.decode_steps(z.shape, tiled=tiled, smoothing=smoothing))
         )
@@ -133,6 +136,15 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
             return self.encode(frames)
         finally:
             self.first_stage_model.config = config
+
+    # In space only: the VAE cuts time itself, in slices that a tile's border would shift or leave without context.
+    def decode_tiled_3d(self, samples: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Decode tiles of the picture, each over the whole clip."""
+        return super().decode_tiled_3d(samples, **{**options, "tile_t": samples.shape[2]})
+
+    def encode_tiled_3d(self, samples: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Encode tiles of the picture, each over the whole clip."""
+        return super().encode_tiled_3d(samples, **{**options, "tile_t": samples.shape[2]})
 
 
 def encodable_frames(frames: int) -> int:

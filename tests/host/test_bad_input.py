@@ -1,0 +1,609 @@
+"""Wrong input: one sentence that says what, where and what to do; or taken as it is, with a word to the user."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from graphs import NEGATIVE, PROMPT, Graph, is_one_sentence
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = {
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "image_encoder": "model.safetensors",
+}
+
+
+# Checkpoints
+
+
+def _load(bench, name):
+    graph = Graph()
+    return bench.refusal(graph, graph.load(name))
+
+
+def _damaged(host, tiny_checkpoint, name):
+    """Return a copy of the checkpoint among the host's, for a test to damage; its name is ``name``."""
+    folder = host.base / "models" / "EasyAnimate" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return shutil.copytree(tiny_checkpoint, folder)
+
+
+def test_checkpoint_folder_that_is_not_there(bench, host):
+    message = _load(bench, "EasyAnimateV3-XL-2-InP-768x768")
+    assert "There is no checkpoint folder 'EasyAnimateV3-XL-2-InP-768x768'" in message
+    assert str(host.base / "models" / "EasyAnimate") in message
+    assert "download `alibaba-pai/EasyAnimateV3-XL-2-InP-768x768` on Hugging Face and ModelScope" in message
+
+
+def test_no_checkpoint_folder_at_all(bench, host):
+    # What the loader's list shows when it is empty.
+    message = _load(bench, "none: put a checkpoint folder in models/EasyAnimate")
+    assert str(host.base / "models" / "EasyAnimate") in message
+    assert "download `alibaba-pai/EasyAnimateV3-XL-2-InP-512x512` (or 768x768, 960x960)" in message
+
+
+@pytest.mark.parametrize("component", ["vae", "text_encoder", "tokenizer", "image_encoder"])
+def test_folder_without_a_component(bench, host, tiny_checkpoint, component):
+    folder = _damaged(host, tiny_checkpoint, "half")
+    shutil.rmtree(folder / component)
+    message = _load(bench, "half")
+    assert f"{folder} has no folder {component}/: download {component}/ of `alibaba-pai/" in message
+
+
+def test_folder_without_a_transformer_is_none(bench, host, tiny_checkpoint):
+    folder = _damaged(host, tiny_checkpoint, "half")
+    shutil.rmtree(folder / "transformer")
+    assert "There is no checkpoint folder 'half'" in _load(bench, "half")
+
+
+@pytest.mark.parametrize("component", ["transformer", "vae", "text_encoder", "image_encoder"])
+@pytest.mark.parametrize("part", ["config", "weights"])
+def test_component_without_its_files(bench, host, tiny_checkpoint, component, part):
+    folder = _damaged(host, tiny_checkpoint, "half") / component
+    for file in folder.glob("config.json" if part == "config" else "*.safetensors*"):
+        file.unlink()
+    message = _load(bench, "half")
+    assert f"{folder} has no {'config.json' if part == 'config' else 'weights'}" in message
+    assert f"download {component}/ of `alibaba-pai/EasyAnimateV3-XL-2-InP-512x512`" in message
+
+
+def test_tokenizer_folder_without_a_tokenizer(bench, host, tiny_checkpoint):
+    folder = _damaged(host, tiny_checkpoint, "half")
+    (folder / "tokenizer" / "spiece.model").unlink()
+    message = _load(bench, "half")
+    assert f"{folder / 'tokenizer'} has no spiece.model or tokenizer.json: download tokenizer/ of" in message
+
+
+def test_text_encoder_without_one_of_its_shards(bench, host, tiny_checkpoint):
+    folder = _damaged(host, tiny_checkpoint, "half") / "text_encoder"
+    shard = sorted(folder.glob("*.safetensors"))[-1]
+    shard.unlink()
+    message = _load(bench, "half")
+    assert f"{folder} lacks {shard.name} of the shards" in message
+    assert "download what is missing" in message
+
+
+@pytest.mark.parametrize("component", WEIGHTS)
+def test_weights_cut_short(bench, host, tiny_checkpoint, component):
+    file = _damaged(host, tiny_checkpoint, "cut") / component / WEIGHTS[component]
+    file.write_bytes(file.read_bytes()[:-1000])
+    message = _load(bench, "cut")
+    assert f"{file} is cut short" in message
+    assert "download it again" in message
+
+
+def test_weights_of_another_component(bench, host, tiny_checkpoint):
+    folder = _damaged(host, tiny_checkpoint, "swapped")
+    shutil.copyfile(folder / "vae" / WEIGHTS["vae"], folder / "transformer" / WEIGHTS["transformer"])
+    message = _load(bench, "swapped")
+    assert (
+        f"{folder / 'transformer'} is an EasyAnimateV3 Slice VAE, but the EasyAnimateV3 transformer"
+        in message
+    )
+
+
+def test_config_of_another_width(bench, host, tiny_checkpoint):
+    folder = _damaged(host, tiny_checkpoint, "mixed")
+    file = folder / "transformer" / "config.json"
+    config = json.loads(file.read_text()) | {"attention_head_dim": 32}
+    file.write_text(json.dumps(config))
+    message = _load(bench, "mixed")
+    assert "the file and its config.json belong to different models" in message
+
+
+# Single files
+
+
+@pytest.fixture(scope="module")
+def transformer_files(host):
+    folder = host.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae_files(host):
+    folder = host.base / "models" / "vae"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _load_transformer(bench, file):
+    graph = Graph()
+    name = getattr(file, "name", file)
+    loader = graph.add("EasyAnimateV3TransformerLoader", transformer_name=name, weight_dtype="default")
+    return bench.refusal(graph, loader)
+
+
+def _load_vae(bench, file):
+    graph = Graph()
+    return bench.refusal(graph, graph.add("EasyAnimateV3VAELoader", vae_name=getattr(file, "name", file)))
+
+
+def test_file_that_is_not_there(bench, transformer_files, vae_files):
+    message = _load_transformer(bench, "easyanimate_v3_960.safetensors")
+    assert "There is no file 'easyanimate_v3_960.safetensors' in" in message
+    assert str(transformer_files) in message
+    assert "download it from `alibaba-pai/EasyAnimateV3-XL-2-InP-960x960` on Hugging Face" in message
+    message = _load_vae(bench, "slice_vae.safetensors")
+    assert f"There is no file 'slice_vae.safetensors' in {vae_files}" in message
+    assert "download it from `alibaba-pai/EasyAnimateV3-XL-2-InP-512x512`" in message
+
+
+def test_single_files_cut_short(bench, tiny_checkpoint, transformer_files, vae_files):
+    for component, folder, load in (
+        ("transformer", transformer_files, _load_transformer),
+        ("vae", vae_files, _load_vae),
+    ):
+        file = folder / "cut.safetensors"
+        file.write_bytes((tiny_checkpoint / component / WEIGHTS[component]).read_bytes()[:-1000])
+        message = load(bench, file)
+        assert f"{file} is cut short" in message
+        assert "download it again" in message
+
+
+def test_vae_where_a_transformer_belongs(bench, tiny_checkpoint, transformer_files):
+    file = shutil.copyfile(tiny_checkpoint / "vae" / WEIGHTS["vae"], transformer_files / "vae.safetensors")
+    message = _load_transformer(bench, file)
+    assert f"{file} is an EasyAnimateV3 Slice VAE, but the EasyAnimateV3 transformer is needed" in message
+    assert "choose the file from `transformer/`" in message
+
+
+def test_transformer_where_a_vae_belongs(bench, tiny_checkpoint, vae_files):
+    source = tiny_checkpoint / "transformer" / WEIGHTS["transformer"]
+    file = shutil.copyfile(source, vae_files / "transformer.safetensors")
+    message = _load_vae(bench, file)
+    assert f"{file} is an EasyAnimate transformer, but the EasyAnimateV3 Slice VAE is needed" in message
+    assert "choose the file from `vae/`" in message
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    """A file with some of the names and shapes of a full Stable Diffusion 1.5 checkpoint."""
+    shapes = {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+        "model.diffusion_model.out.2.weight": (4, 320, 3, 3),
+        "first_stage_model.encoder.conv_in.weight": (128, 3, 3, 3),
+        "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+        "cond_stage_model.transformer.text_model.encoder.layers.0.self_attn.k_proj.weight": (768, 768),
+    }
+    file = tmp_path_factory.mktemp("sd15") / "v1-5-pruned-emaonly.safetensors"
+    save_file({name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}, file)
+    return file
+
+
+def test_stable_diffusion_checkpoint(bench, stable_diffusion, transformer_files, vae_files):
+    for folder, load, needed in (
+        (transformer_files, _load_transformer, "the EasyAnimateV3 transformer"),
+        (vae_files, _load_vae, "the EasyAnimateV3 Slice VAE"),
+    ):
+        file = shutil.copyfile(stable_diffusion, folder / stable_diffusion.name)
+        message = load(bench, file)
+        assert f"{file} is a Stable Diffusion 1.x model, but {needed} is needed: choose" in message
+
+
+def test_single_file_of_another_width_without_its_config(bench, tiny_checkpoint, transformer_files):
+    weights = load_file(tiny_checkpoint / "transformer" / WEIGHTS["transformer"])
+    save_file(weights, transformer_files / "no_config.safetensors")
+    message = _load_transformer(bench, "no_config.safetensors")
+    assert "the transformer is 32 wide, which is not a multiple of the release's head size 72" in message
+    assert "load it from a folder with its transformer/config.json" in message
+
+
+# Sizes and lengths
+
+
+def test_size_that_is_no_multiple_of_16_names_the_nearest(bench):
+    graph = Graph()
+    message = bench.refusal(graph, graph.clip(graph.load(), width=60, height=33))
+    assert "60x33" in message
+    assert "the nearest size is 64x32" in message
+
+
+def test_frames_of_such_a_size_cannot_be_encoded(bench):
+    graph = Graph()
+    pixels = graph.picture(40, 33)
+    encode = graph.add("EasyAnimateV3VAEEncode", pixels=pixels, vae=graph.load()[2], tiling=True)
+    message = bench.refusal(graph, encode)
+    assert "40x33" in message
+    assert "the nearest size is 32x32" in message
+
+
+@pytest.mark.parametrize(("length", "frames", "latent_frames"), [(18, 16, 4), (3, 8, 2), (17, 16, 4)])
+def test_length_is_snapped_and_the_node_says_so(bench, length, frames, latent_frames):
+    graph = Graph()
+    clip = graph.clip(graph.load(), length=length)
+    result, [latent] = bench.outcome(graph, clip[2])
+    assert latent["samples"].shape == (1, 4, latent_frames, 4, 4)
+    [line] = result.outputs[clip.id]["text"]
+    assert line == f"A clip has 1 frame or a multiple of 8; {length} frames became {frames}."
+
+
+@pytest.mark.parametrize(("length", "latent_frames"), [(1, 1), (8, 2), (16, 4)])
+def test_length_that_fits_is_kept_in_silence(bench, length, latent_frames):
+    graph = Graph()
+    clip = graph.clip(graph.load(), length=length)
+    result, [latent] = bench.outcome(graph, clip[2])
+    assert latent["samples"].shape[2] == latent_frames
+    assert clip.id not in result.outputs
+
+
+def test_size_far_from_the_trained_one_gives_a_warning(bench):
+    graph = Graph()
+    loader = graph.load()
+    clip = graph.clip(loader, width=64, height=64)
+    sampled = graph.sample(loader, clip)
+    result, _ = bench.outcome(graph, sampled)
+    for node in (clip, sampled):
+        [line] = result.outputs[node.id]["text"]
+        assert line.startswith(
+            "64x64 is far from the 32x32 pixels of area that this checkpoint was trained on"
+        )
+
+
+def test_frames_that_cannot_be_encoded_whole_are_cut_and_it_is_said(bench):
+    graph = Graph()
+    pixels = bench.give(graph, torch.rand(12, 32, 32, 3))
+    encode = graph.add("EasyAnimateV3VAEEncode", pixels=pixels, vae=graph.load()[2], tiling=True)
+    result, [latent] = bench.outcome(graph, encode)
+    assert latent["samples"].shape == (1, 4, 3, 4, 4)
+    [line] = result.outputs[encode.id]["text"]
+    assert line == "12 frames cannot be encoded whole; the last 3 were left out."
+
+
+# Images
+
+
+def _picture(height=32, width=32, channels=3, frames=1):
+    shape = (frames, height, width, channels) if channels else (frames, height, width)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def _inpaint(bench, start, end=None, **options):
+    """Return the inpainting latents of a 32x32 clip with these images."""
+    graph = Graph()
+    given = {"end_image": bench.give(graph, end)} if end is not None else {}
+    clip = graph.clip(graph.load(), start=bench.give(graph, start), **given, **options)
+    positive, negative = bench.value(graph, clip[0], clip[1])
+    inpaint = positive[0][1]["easyanimate_inpaint"]
+    assert torch.equal(inpaint, negative[0][1]["easyanimate_inpaint"])
+    assert inpaint.shape == (1, 8, 2, 4, 4)
+    assert torch.isfinite(inpaint).all()
+    return inpaint
+
+
+def test_end_image_without_a_start_image(bench):
+    graph = Graph()
+    message = bench.refusal(graph, graph.clip(graph.load(), end_image=graph.picture()))
+    assert message == "An end image needs a start image too: connect one, or remove the end image."
+
+
+def test_images_of_different_sizes_are_fitted(bench):
+    start, end = _picture(48, 80), _picture(20, 24)
+    fitted = _inpaint(bench, start, end)
+    # The middle square of the wide start image is what remains of it.
+    square = torch.nn.functional.interpolate(
+        start[:, :, 16:64].movedim(-1, 1), size=(32, 32), mode="bicubic"
+    ).movedim(1, -1)
+    assert torch.allclose(_inpaint(bench, start), _inpaint(bench, square.clamp(0, 1)), atol=1e-4)
+    assert not torch.equal(fitted, _inpaint(bench, start))
+
+
+def test_alpha_is_dropped_and_grey_repeated(bench):
+    colour = _picture()
+    rgba = torch.cat([colour, torch.rand(1, 32, 32, 1)], dim=-1)
+    assert torch.equal(_inpaint(bench, rgba), _inpaint(bench, colour))
+    grey = _picture(channels=1)
+    repeated = _inpaint(bench, grey.expand(1, 32, 32, 3))
+    assert torch.equal(_inpaint(bench, grey), repeated)
+    assert torch.equal(_inpaint(bench, grey[..., 0]), repeated)
+    assert torch.equal(_inpaint(bench, colour[0]), _inpaint(bench, colour))
+
+
+def test_batch_gives_several_start_frames(bench):
+    batch = _picture(frames=4)
+    several = _inpaint(bench, batch)
+    assert not torch.allclose(several, _inpaint(bench, batch[:1]), atol=1e-3)
+    assert not torch.allclose(several[:, :4], _inpaint(bench, batch[:1])[:, :4], atol=1e-3), "same mask"
+
+
+def test_more_start_frames_than_the_clip_has(bench):
+    graph = Graph()
+    start = bench.give(graph, _picture(frames=9))
+    message = bench.refusal(graph, graph.clip(graph.load(), start=start))
+    assert "9 start and 0 end frames do not fit in a clip of 8 frames" in message
+    assert "make the clip longer" in message
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32, 2), (0, 32, 32, 3), (32, 32), (1, 1, 32, 32, 3)])
+def test_image_of_another_shape(bench, shape):
+    graph = Graph()
+    start = bench.give(graph, torch.zeros(shape))
+    message = bench.refusal(graph, graph.clip(graph.load(), start=start))
+    assert f"start_image has shape {list(shape)}" in message
+    assert "1, 3 or 4 channels" in message
+
+
+@pytest.mark.parametrize("channels", [0, 1, 4])
+def test_other_nodes_take_such_images_too(bench, channels):
+    graph = Graph()
+    loader = graph.load()
+    image = bench.give(graph, _picture(48, 64, channels))
+    encoded = graph.add("EasyAnimateV3ImageEncode", clip_vision=loader[3], image=image)
+    resized = graph.add("EasyAnimateV3ResizeToBucket", image=image, base=64)
+    latent = graph.add("EasyAnimateV3VAEEncode", pixels=image, vae=loader[2], tiling=True)
+    embeds, frames, samples = bench.value(graph, encoded, resized, latent)
+    assert embeds["image_embeds"].shape == (1, 768)
+    assert frames.shape[-1] == 3
+    assert samples["samples"].shape == (1, 4, 1, 6, 8)
+
+
+# Prompts
+
+
+def test_empty_prompt_is_an_unconditional_one(bench):
+    graph = Graph()
+    loader = graph.load()
+    text = graph.text(loader[1], "")
+    result, [conditioning] = bench.outcome(graph, text)
+    assert conditioning[0][0].shape == (1, 1, 24), "the end token alone"
+    assert text.id not in result.outputs
+    clip = graph.frames(text, text, loader[2])
+    assert bench.latent(graph, graph.sample(loader, clip)).std() > 0
+
+
+def test_long_prompt_is_cut_and_the_node_says_what_is_missing(bench):
+    graph = Graph()
+    loader = graph.load()
+    long, short = graph.text(loader[1], "dog " * 119 + "runs on"), graph.text(loader[1], "dog " * 119)
+    result, [cut, whole] = bench.outcome(graph, long, short)
+    assert cut[0][0].shape == (1, 120, 24)
+    assert torch.equal(cut[0][0], whole[0][0])
+    [line] = result.outputs[long.id]["text"]
+    assert line.startswith("The prompt is longer than 120 tokens; the last ")
+    assert line.endswith("were cut: “runs on”.")
+    assert short.id not in result.outputs
+
+
+def test_chinese_prompt_is_emptied_and_the_node_says_so(bench):
+    graph = Graph()
+    loader = graph.load()
+    chinese, mixed, empty = (graph.text(loader[1], text) for text in ("一只狗在公园里跑", "a dog 狗", ""))
+    kept = graph.text(loader[1], "一只狗在公园里跑", clean=False)
+    result, [cleaned, nothing, raw] = bench.outcome(graph, chinese, empty, kept)
+    assert torch.equal(cleaned[0][0], nothing[0][0])
+    assert raw[0][0].shape[1] > 1
+    [line] = result.outputs[chinese.id]["text"]
+    assert line.startswith("Cleaning left nothing of this prompt")
+    assert "write it in English" in line
+    assert kept.id not in result.outputs
+    assert mixed.id not in result.outputs, "it was not asked for"
+    result, _ = bench.outcome(graph, mixed)
+    assert result.outputs[mixed.id]["text"][0].startswith("Cleaning removed the words that are not in Latin")
+
+
+# Conditioning and latents
+
+
+def _plain(graph, loader, latent=None):
+    """Text conditioning that did not pass through EasyAnimateV3ImageToVideo."""
+    return {
+        0: graph.text(loader[1], PROMPT)[0],
+        1: graph.text(loader[1], NEGATIVE)[0],
+        2: graph.clip(loader)[2] if latent is None else latent[0],
+    }
+
+
+def _samplers(graph):
+    return graph.sample, graph.ksample, graph.sample_custom
+
+
+@pytest.mark.parametrize("sampler", range(3), ids=["EasyAnimateV3Sampler", "KSampler", "SamplerCustom"])
+class TestSampling:
+    def test_text_without_the_conditioning_node(self, bench, sampler):
+        graph = Graph()
+        loader = graph.load()
+        message = bench.refusal(graph, _samplers(graph)[sampler](loader, _plain(graph, loader)))
+        assert "the conditioning has no EasyAnimateV3 frames in it" in message
+        assert "put EasyAnimateV3ImageToVideo between the text encoders and the sampler" in message
+
+    def test_latent_of_another_size(self, bench, sampler):
+        graph = Graph()
+        loader = graph.load()
+        other = graph.clip(loader, width=48, length=16)
+        message = bench.refusal(graph, _samplers(graph)[sampler](loader, graph.clip(loader), latent=other[2]))
+        assert "a latent of 32x32 pixels and 2 latent frames" in message
+        assert "one of 48x32 pixels and 4 latent frames" in message
+        assert "from the same EasyAnimateV3ImageToVideo" in message
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_latent_that_is_not_finite(self, bench, sampler, value):
+        graph = Graph()
+        loader = graph.load()
+        samples = torch.ones(1, 4, 2, 4, 4)
+        samples[0, 1, 1, 2, 3] = value
+        latent = bench.give_latent(graph, samples)
+        message = bench.refusal(graph, _samplers(graph)[sampler](loader, graph.clip(loader), latent=latent))
+        assert "holds NaN or infinite values" in message
+        assert "make it anew" in message
+
+    def test_image_latent_is_one_frame(self, bench, sampler):
+        # [batch, 4, height, width], as EmptyLatentImage makes it.
+        graph = Graph()
+        loader = graph.load()
+        image = graph.add("EmptyLatentImage", width=32, height=32, batch_size=1)
+        one = graph.clip(loader, length=1)
+        node = _samplers(graph)[sampler](loader, one, latent=image)
+        assert bench.latent(graph, node).shape == (1, 4, 1, 4, 4)
+
+    def test_image_latent_for_a_video(self, bench, sampler):
+        graph = Graph()
+        loader = graph.load()
+        image = graph.add("EmptyLatentImage", width=32, height=32, batch_size=1)
+        message = bench.refusal(graph, _samplers(graph)[sampler](loader, graph.clip(loader), latent=image))
+        assert "one of 32x32 pixels and 1 latent frames" in message
+
+    def test_latent_of_another_model(self, bench, sampler):
+        graph = Graph()
+        loader = graph.load()
+        latent = bench.give_latent(graph, torch.ones(1, 16, 2, 4, 4))
+        message = bench.refusal(graph, _samplers(graph)[sampler](loader, graph.clip(loader), latent=latent))
+        assert "samples latents of 4 channels, but this one has 16 channels" in message
+        assert "take the latent of EasyAnimateV3ImageToVideo" in message
+
+    def test_text_states_of_another_width(self, bench, sampler):
+        graph = Graph()
+        loader = graph.load()
+        text = bench.give(graph, [[torch.zeros(1, 77, 768), {}]])
+        clip = graph.frames(text, text, loader[2])
+        message = bench.refusal(graph, _samplers(graph)[sampler](loader, clip))
+        assert "the text states are 768 wide, but this transformer reads 24" in message
+        assert "encode the prompt with its T5 encoder" in message
+
+
+def test_pndm_with_too_few_steps(bench):
+    graph = Graph()
+    loader = graph.load()
+    message = bench.refusal(graph, graph.sample(loader, graph.clip(loader), sampler_name="PNDM", steps=3))
+    assert message == "PNDM needs at least 4 steps, not 3."
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("node", ["EasyAnimateV3VAEDecode", "VAEDecode"])
+def test_latent_to_decode_that_is_not_finite(bench, node, value):
+    graph = Graph()
+    samples = torch.zeros(1, 4, 2, 4, 4)
+    samples[0, 0, 0, 0, 0] = value
+    options = {"smoothing": False, "tiling": True} if node == "EasyAnimateV3VAEDecode" else {}
+    decode = graph.add(node, samples=bench.give_latent(graph, samples), vae=graph.load()[2], **options)
+    message = bench.refusal(graph, decode)
+    assert "the latent to decode holds NaN or infinite values" in message
+    assert "sample it anew" in message
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4, 4), (1, 16, 2, 4, 4)], ids=["image", "16 channels"])
+def test_latent_to_decode_of_another_kind(bench, shape):
+    graph = Graph()
+    latent = bench.give_latent(graph, torch.zeros(shape))
+    decode = graph.add(
+        "EasyAnimateV3VAEDecode", samples=latent, vae=graph.load()[2], smoothing=False, tiling=True
+    )
+    if len(shape) == 4:
+        assert bench.value(graph, decode).shape == (1, 32, 32, 3)
+    else:
+        message = bench.refusal(graph, decode)
+        assert "[batch, 4, frames, height, width], not [1, 16, 2, 4, 4]" in message
+        assert "they may come from another model" in message
+
+
+# Other models
+
+
+@pytest.fixture(scope="module")
+def image_vae(host):
+    """The host's own VAE around a small image autoencoder."""
+    import comfy.sd
+    from comfy.taesd.taesd import TAESD
+
+    return comfy.sd.VAE(sd={k: v for k, v in TAESD().state_dict().items() if k != "vae_scale"})
+
+
+def test_vae_of_another_model(bench, image_vae):
+    graph = Graph()
+    loader = graph.load()
+    vae = bench.give(graph, image_vae)
+    text = graph.text(loader[1])
+    latent = bench.give_latent(graph, torch.zeros(1, 4, 2, 4, 4))
+    nodes = (
+        graph.frames(text, text, vae),
+        graph.add("EasyAnimateV3VAEEncode", pixels=graph.picture(), vae=vae, tiling=True),
+        graph.add("EasyAnimateV3VAEDecode", samples=latent, vae=vae, smoothing=True, tiling=True),
+    )
+    for node in nodes:
+        single = Graph()
+        single.prompt = dict(graph.prompt)
+        message = bench.refusal(single, node)
+        assert "this VAE is another model's, but EasyAnimateV3 needs its Slice VAE" in message
+        assert "connect the VAE of EasyAnimateV3Loader or EasyAnimateV3VAELoader" in message
+
+
+def test_clip_vision_embedding_of_another_width(bench):
+    graph = Graph()
+    loader = graph.load()
+    output = bench.give(graph, {"image_embeds": torch.zeros(1, 1024)})
+    clip = graph.clip(loader, start=graph.picture(), clip_vision_output=output)
+    message = bench.refusal(graph, clip)
+    assert "has shape [1, 1024], but EasyAnimateV3 reads [1, 768]" in message
+    assert "CLIP ViT-L/14" in message
+
+
+@pytest.mark.parametrize("kind", ["text encoder", "CLIP vision model"])
+def test_loader_that_found_nothing(bench, kind):
+    # The host's checkpoint loaders put None on a link when the file has no such part.
+    graph = Graph()
+    nothing = bench.give(graph, None)
+    if kind == "text encoder":
+        node = graph.text(nothing)
+    else:
+        node = graph.add("EasyAnimateV3ImageEncode", clip_vision=nothing, image=graph.picture())
+    assert f"there is no {kind}" in bench.refusal(graph, node)
+
+
+# Output
+
+
+def _save(graph, prefix):
+    images = graph.add("EmptyImage", width=32, height=32, batch_size=2, color=0)
+    return graph.add("EasyAnimateV3SaveVideo", images=images, filename_prefix=prefix, fps=24.0, crf=23)
+
+
+def _unsaved(bench, prefix):
+    graph = Graph()
+    node = _save(graph, prefix)
+    result = bench.host.run(graph.prompt)
+    assert not result.success
+    assert result.error["node_id"] == node.id
+    assert is_one_sentence(result.error_message), result.error_message
+    return result.error_message
+
+
+@pytest.mark.parametrize("prefix", ["taken/clip", "taken/below/clip"])
+def test_output_folder_that_cannot_be_written_to(bench, host, prefix):
+    # A file where the folder should be stops everyone, the superuser too.
+    taken = host.base / "output" / "taken"
+    taken.write_text("a file")
+    message = _unsaved(bench, prefix)
+    assert str(taken) in message
+    assert "choose another" in message
+    assert taken.read_text() == "a file"
+
+
+@pytest.mark.parametrize("prefix", ["../outside/clip", "/outside/clip"])
+def test_output_outside_the_output_folder(bench, host, prefix):
+    message = _unsaved(bench, prefix)
+    assert "outside the output folder" in message
+    assert str(host.base / "output") in message
+    assert not (host.base / "outside").exists()

@@ -1,0 +1,192 @@
+"""The shipped workflows in the real user interface: Chromium on a real server, clicked as a user would."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+from test_workflows import NAMES, load
+
+from devtools import tiny_checkpoint
+from devtools.base_directory import PACK_NAME
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge"))),
+    None,
+)
+if CHROMIUM is None:
+    pytest.skip(
+        "no Chromium or Chrome on PATH, so the user interface was not tested", allow_module_level=True
+    )
+
+# Off: what a container has no right or no device for, and what would call out.
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# No dialog for first-time users over everything, and little drawing while the model computes on the same cores.
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MaximumFps": 5}
+SIZES = {"width": 48, "height": 32, "base": 64, "length": 8, "steps": 4}
+
+COUNT_EVENTS = """() => {
+  window.seen = []
+  const kinds = ['progress', 'executed', 'execution_success', 'execution_error', 'execution_interrupted']
+  for (const kind of kinds)
+    app.api.addEventListener(kind, (event) => window.seen.push([kind, event.detail ?? {}]))
+}"""
+
+SAVED_FILES = """() => window.seen
+  .filter(([kind]) => kind === 'executed')
+  .flatMap(([, data]) => data.output?.images ?? [])
+  .map((image) => image.filename)"""
+
+SHOWN_VIDEO = """(name) => [...document.querySelectorAll('video')]
+  .find((video) => video.currentSrc.includes(name) && video.videoWidth && video.checkVisibility())"""
+
+SAMPLING = (
+    "() => window.seen.some(([kind, data]) => kind === 'progress' && data.max === 1000 && data.value > 1)"
+)
+
+SET_WIDGETS = """(values) => {
+  for (const node of app.graph.nodes)
+    for (const widget of node.widgets ?? [])
+      if (widget.name in values && !node.inputs.some((slot) => slot.widget?.name === widget.name && slot.link != null))
+        widget.value = values[widget.name]
+}"""
+
+DROP_FILE = """async ([address, name]) => {
+  const bytes = await (await fetch(address)).arrayBuffer()
+  const transfer = new DataTransfer()
+  transfer.items.add(new File([bytes], name, { type: 'video/mp4' }))
+  const options = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX: 700, clientY: 700 }
+  const canvas = document.getElementById('graph-canvas')
+  canvas.dispatchEvent(new DragEvent('dragover', options))
+  canvas.dispatchEvent(new DragEvent('drop', options))
+}"""
+
+
+class UserInterface:
+    """One browser tab on the server, with the actions that the tests need."""
+
+    def __init__(self, page, server):
+        self.page = page
+        self.server = server
+        self.errors = []
+        page.on("console", self._note_error)
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("response", lambda answer: answer.ok or self._note(f"{answer.status} {answer.url}"))
+
+    def _note_error(self, message):
+        if message.type == "error":
+            self._note(f"{message.text} {message.location.get('url', '')}")
+
+    def _note(self, text):
+        # The stock UI logs errors of its own on every start, and is kept from asking its registry about our nodes.
+        if "EasyAnimate" in text and "api.comfy.org" not in text:
+            self.errors.append(text)
+
+    def open(self):
+        self.server.post("/settings", SETTINGS)
+        self.page.goto(self.server.url)
+        self.page.wait_for_function("() => window.LiteGraph?.registered_node_types?.EasyAnimateV3SaveVideo")
+        self.page.evaluate(COUNT_EVENTS)
+
+    def open_template(self, name):
+        """Click the workflow's card in the template browser."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        self.page.get_by_role("dialog").get_by_text(PACK_NAME, exact=True).first.click()
+        self.page.get_by_test_id(f"template-workflow-{name}").click()
+        wanted = sorted(node["type"] for node in load(name)["nodes"])
+        self.page.wait_for_function(
+            "(types) => app.graph.nodes.map((n) => n.type).sort().join() === types", arg=",".join(wanted)
+        )
+        self.page.get_by_test_id("template-workflows-content").wait_for(state="detached")
+
+    def node_types(self):
+        return sorted(self.page.evaluate("() => app.graph.nodes.map((node) => node.type)"))
+
+    def set_widgets(self, **values):
+        self.page.evaluate(SET_WIDGETS, {"checkpoint": tiny_checkpoint.NAME, **SIZES, **values})
+
+    def click_run(self):
+        self.page.evaluate("() => { window.seen.length = 0 }")
+        self.page.get_by_test_id("queue-button").get_by_label("Run", exact=True).click()
+
+    def wait_for_event(self, pattern, timeout=60):
+        """Wait for an event of the run and return its kind and data."""
+        handle = self.page.wait_for_function(
+            "(pattern) => window.seen.find(([kind]) => RegExp(pattern).test(kind))",
+            arg=pattern,
+            timeout=timeout * 1000,
+        )
+        return handle.json_value()
+
+    def run(self):
+        self.click_run()
+        kind, data = self.wait_for_event("success|error|interrupted")
+        assert kind == "execution_success", data
+
+    def screenshot(self, name):
+        """Keep a picture where SCREENSHOTS names a folder, for people to look at."""
+        if os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def interface(server):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = browser.new_page(viewport={"width": 1920, "height": 1000}, locale="en-US")
+        page.set_default_timeout(60_000)
+        interface = UserInterface(page, server)
+        interface.open()
+        yield interface
+        browser.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_template_opens_runs_and_comes_back_from_its_mp4(name, interface):
+    interface.open_template(name)
+    interface.screenshot(f"{name}_opened")
+    types = interface.node_types()
+    interface.set_widgets()
+    interface.run()
+
+    size = (48, 32) if name.startswith("text") else (64, 64)
+    (file,) = interface.page.evaluate(SAVED_FILES)
+    preview = interface.page.wait_for_function(SHOWN_VIDEO, arg=file)
+    address, *shown = preview.evaluate("(video) => [video.currentSrc, video.videoWidth, video.videoHeight]")
+    assert tuple(shown) == size
+    interface.screenshot(name)
+
+    interface.page.evaluate("() => app.graph.clear()")
+    assert interface.node_types() == []
+    interface.page.evaluate(DROP_FILE, [address, "clip.mp4"])
+    interface.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(types))
+    assert interface.node_types() == types
+    sampler = interface.page.evaluate(
+        "() => app.graph.nodes.find((node) => /Sampler/.test(node.type)).widgets.find((w) => w.name === 'steps').value"
+    )
+    assert sampler == SIZES["steps"]
+    assert interface.errors == []
+
+
+def test_cancel_stops_the_run_and_the_next_one_works(interface):
+    interface.open_template("text_to_video")
+    interface.set_widgets(steps=1000, seed=7)
+    interface.click_run()
+    interface.page.wait_for_function(SAMPLING)
+    interface.page.get_by_label("Cancel current run").click()
+    kind, data = interface.wait_for_event("success|error|interrupted", timeout=20)
+    assert kind == "execution_interrupted"
+    assert data["node_type"] == "EasyAnimateV3Sampler"
+
+    interface.set_widgets(seed=8)
+    interface.run()
+    assert interface.errors == []
