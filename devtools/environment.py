@@ -36,7 +36,7 @@ _NEEDED_IMPORTS = (
     "torch, torchvision, torchaudio, torchsde, transformers, tokenizers, sentencepiece, safetensors, aiohttp, yarl, "
     "yaml, PIL, scipy, tqdm, psutil, alembic, sqlalchemy, av, pydantic, pydantic_settings, einops, spandrel, kornia, "
     "comfyui_frontend_package, comfyui_workflow_templates, comfyui_embedded_docs, imageio_ffmpeg, numpy, pytest, "
-    "pytest_timeout, websocket"
+    "pytest_timeout, playwright, websocket"
 )
 # Lines of a ComfyUI's own requirements.txt that the set-up handles itself.
 _HANDLED_BY_SETUP = {"torch", "torchvision", "torchaudio", "spandrel", "kornia", "kornia-rs"}
@@ -102,6 +102,8 @@ def environment_for_tools() -> dict[str, str]:
         **os.environ,
         "COMFYUI_PATH": str(host_path()),
         "HF_HUB_OFFLINE": "1",
+        # Idle threads of tiny operations otherwise spin against each other on a machine with few cores.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONUTF8": "1",
         # torchvision's picture reader is not used; it says so wherever it cannot load.
         "PYTHONWARNINGS": "ignore:Failed to load image Python extension",

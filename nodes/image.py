@@ -23,7 +23,9 @@ class EasyAnimateV3ImageEncode(io.ComfyNode):
                     tooltip="CLIP ViT-L/14: EasyAnimateV3Loader's CLIP_VISION, or CLIPVisionLoader with clip_vision_l.",
                 ),
                 io.Image.Input(
-                    "image", tooltip="The start image, uncropped. Of a batch the first image is used."
+                    "image",
+                    tooltip="The start image; the release takes it at the size of the video (Resize To Bucket). "
+                    "Of a batch the first one is used.",
                 ),
             ],
             outputs=[

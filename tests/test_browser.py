@@ -32,7 +32,15 @@ OPTIONS = [
 ]
 # No dialog for first-time users over everything, and little drawing while the model computes on the same cores.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MaximumFps": 5}
-SIZES = {"width": 48, "height": 32, "base": 64, "length": 8, "steps": 4}
+SMALL = {
+    "checkpoint": tiny_checkpoint.NAME,
+    "width": 48,
+    "height": 32,
+    "base": 64,
+    "length": 8,
+    "steps": 4,
+    "filename_prefix": "video/browser",
+}
 
 COUNT_EVENTS = """() => {
   window.seen = []
@@ -50,7 +58,7 @@ SHOWN_VIDEO = """(name) => [...document.querySelectorAll('video')]
   .find((video) => video.currentSrc.includes(name) && video.videoWidth && video.checkVisibility())"""
 
 SAMPLING = (
-    "() => window.seen.some(([kind, data]) => kind === 'progress' && data.max === 1000 && data.value > 1)"
+    "() => window.seen.some(([kind, data]) => kind === 'progress' && data.max === 500 && data.value > 1)"
 )
 
 SET_WIDGETS = """(values) => {
@@ -99,6 +107,7 @@ class UserInterface:
 
     def open_template(self, name):
         """Click the workflow's card in the template browser."""
+        self.errors.clear()
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         self.page.get_by_role("dialog").get_by_text(PACK_NAME, exact=True).first.click()
         self.page.get_by_test_id(f"template-workflow-{name}").click()
@@ -112,7 +121,7 @@ class UserInterface:
         return sorted(self.page.evaluate("() => app.graph.nodes.map((node) => node.type)"))
 
     def set_widgets(self, **values):
-        self.page.evaluate(SET_WIDGETS, {"checkpoint": tiny_checkpoint.NAME, **SIZES, **values})
+        self.page.evaluate(SET_WIDGETS, {**SMALL, **values})
 
     def click_run(self):
         self.page.evaluate("() => { window.seen.length = 0 }")
@@ -173,13 +182,13 @@ def test_template_opens_runs_and_comes_back_from_its_mp4(name, interface):
     sampler = interface.page.evaluate(
         "() => app.graph.nodes.find((node) => /Sampler/.test(node.type)).widgets.find((w) => w.name === 'steps').value"
     )
-    assert sampler == SIZES["steps"]
+    assert sampler == SMALL["steps"]
     assert interface.errors == []
 
 
 def test_cancel_stops_the_run_and_the_next_one_works(interface):
     interface.open_template("text_to_video")
-    interface.set_widgets(steps=1000, seed=7)
+    interface.set_widgets(steps=500, seed=7)
     interface.click_run()
     interface.page.wait_for_function(SAMPLING)
     interface.page.get_by_label("Cancel current run").click()

@@ -147,7 +147,8 @@ def test_pndm_that_stops_early_stays_variance_exploding():
     x = torch.randn(1, 4, 2, 3, 4, generator=torch.Generator().manual_seed(0)) * sigmas[0]
     stopped = sample_pndm(AnalyticModel(), x, sigmas[:6])
     fine = sample_euler(AnalyticModel(), x, SCHEDULE.sigma(torch.linspace(901, 401, 400)))
-    assert relative_error(stopped, fine) < 0.01
+    # PNDM is a multistep approximation of the fine run; in the other scale it would be off by 70 %.
+    assert relative_error(stopped, fine) < 0.05
 
 
 def test_ddim_clamp_can_be_switched_off():

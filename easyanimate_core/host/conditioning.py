@@ -57,8 +57,8 @@ def size_warning(width: int, height: int, resolution: int | None) -> str | None:
     if resolution is None or 1 / FAR_AREA <= width * height / resolution**2 <= FAR_AREA:
         return None
     return (
-        f"{width}x{height} is far from the {resolution}x{resolution} pixels of area that this checkpoint was trained "
-        "on, where it gives noise; take a size of about that area (EasyAnimateV3ResizeToBucket finds one)."
+        f"Expect noise: {width}x{height} is far from the area this checkpoint was trained on; take a size of about "
+        f"{resolution}x{resolution} pixels of area (EasyAnimateV3ResizeToBucket finds one)."
     )
 
 

@@ -8,7 +8,7 @@ import comfy.samplers
 import torch
 
 from ..sampling import SAMPLER_FUNCTIONS, initial_noise_scale, model_call_count, release_sigmas
-from ..sampling.schedule import TRAINING_STEPS
+from ..sampling.schedule import STEP_RANGES
 from .clip_schedule import CALL_OPTION
 
 
@@ -77,5 +77,6 @@ def denoised_sigmas(name: str, steps: int, denoise: float = 1.0) -> torch.Tensor
     """
     if denoise <= 0:
         return torch.empty(0)
-    total = min(max(int(steps / denoise), steps), TRAINING_STEPS - 1)
+    # A total beyond the table would fail; the steps asked for are checked as they are.
+    total = max(min(int(steps / denoise), STEP_RANGES[name][1]), steps)
     return release_sigmas(name, total)[-(steps + 1) :]

@@ -11,8 +11,8 @@ TRAINING_STEPS = 1000
 _RUNGE_KUTTA_STEPS = 3
 _CALLS_PER_RUNGE_KUTTA_STEP = 4
 _STEPS_OFFSET = 1
-# The 'leading' samplers would start at timestep 1000, one past the table, with a thousand steps.
-_STEP_RANGES = {
+# Fewest and most steps. The 'leading' samplers would start at timestep 1000, one past the table, with a thousand steps.
+STEP_RANGES = {
     "Euler": (1, 1000),
     "Euler A": (1, 1000),
     "DPM++": (1, 1000),
@@ -89,7 +89,7 @@ def _check_sampler(sampler: str) -> None:
 
 def _check_steps(sampler: str, steps: int) -> None:
     _check_sampler(sampler)
-    low, high = _STEP_RANGES[sampler]
+    low, high = STEP_RANGES[sampler]
     if steps < low:
         raise ValueError(f"{sampler} needs at least {low} step{'s' if low > 1 else ''}, not {steps}.")
     if steps > high:

@@ -260,7 +260,7 @@ def test_size_far_from_the_trained_one_gives_a_warning(bench):
     for node in (clip, sampled):
         [line] = result.outputs[node.id]["text"]
         assert line.startswith(
-            "64x64 is far from the 32x32 pixels of area that this checkpoint was trained on"
+            "Expect noise: 64x64 is far from the area this checkpoint was trained on; take a size of about 32x32 pixels of area"
         )
 
 
