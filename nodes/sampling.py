@@ -5,11 +5,12 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..easyanimate_core.host.conditioning import set_clip_apply_ratio, size_warning
+from ..easyanimate_core.host.conditioning import ignored_frames_warning, set_clip_apply_ratio, size_warning
 from ..easyanimate_core.host.loading import trained_resolution
 from ..easyanimate_core.host.sampler import ReleaseSampler, denoised_sigmas
 from ..easyanimate_core.sampling import SAMPLERS
-from .messages import tell
+from ..easyanimate_core.vae import SPACE_FACTOR
+from .messages import show_in_node
 
 SAMPLER_TOOLTIP = (
     "Euler, Euler A, DPM++ (2M), PNDM or DDIM, each with the steps and noise levels of the release."
@@ -69,7 +70,7 @@ class EasyAnimateV3Sampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the model calls, from the start, that go without the CLIP image embedding.",
+                    tooltip="Share of the model calls, at the end of the run, that use the CLIP image embedding: 1 always, 0 never.",
                 ),
                 io.Boolean.Input(
                     "clip_sample",
@@ -103,13 +104,15 @@ class EasyAnimateV3Sampler(io.ComfyNode):
         sigmas = denoised_sigmas(sampler_name, steps, denoise)
         if len(sigmas) < 2:
             return io.NodeOutput({**latent_image, "samples": latent})
-        warning = size_warning(latent.shape[-1] * 8, latent.shape[-2] * 8, trained_resolution(model))
-        ui = tell(cls, warning)
+        warning = size_warning(
+            latent.shape[-1] * SPACE_FACTOR, latent.shape[-2] * SPACE_FACTOR, trained_resolution(model)
+        )
+        ui = show_in_node(cls, warning, ignored_frames_warning(model, positive))
         samples = comfy.sample.sample_custom(
             model,
             comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index")),
             cfg,
-            ReleaseSampler(sampler_name, clip_sample),
+            ReleaseSampler(sampler_name, clip_sample, whole_run=denoise == 1),
             sigmas,
             set_clip_apply_ratio(positive, clip_apply_ratio),
             set_clip_apply_ratio(negative, clip_apply_ratio),

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..easyanimate_core.host.text_encoder import MAX_TOKENS, truncate_tokens
 from ..easyanimate_core.text import clean_prompt, removed_non_latin
-from .messages import tell
+from .messages import show_in_node
 
 
 class EasyAnimateV3TextEncode(io.ComfyNode):
@@ -27,7 +27,7 @@ class EasyAnimateV3TextEncode(io.ComfyNode):
                     "text",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What the video shows, in English. (word:1.2) weighs a word.",
+                    tooltip="What the video shows, in English. With clean off, (word:1.2) weighs a word.",
                 ),
                 io.Boolean.Input(
                     "clean",
@@ -54,7 +54,7 @@ class EasyAnimateV3TextEncode(io.ComfyNode):
             messages.append(
                 f"The prompt is longer than {MAX_TOKENS} tokens; the last {len(cut)} were cut: “{words}”."
             )
-        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), ui=tell(cls, *messages))
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), ui=show_in_node(cls, *messages))
 
     @staticmethod
     def _cleaning_note(text: str, prompt: str) -> str | None:

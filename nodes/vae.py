@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..easyanimate_core.host.conditioning import check_size, require_slice_vae
 from ..easyanimate_core.host.images import rgb_frames
-from ..easyanimate_core.host.vae import encodable_frames
-from .messages import tell
+from ..easyanimate_core.vae import encodable_frames
+from .messages import show_in_node
 
 
 class EasyAnimateV3VAEEncode(io.ComfyNode):
@@ -43,7 +43,7 @@ class EasyAnimateV3VAEEncode(io.ComfyNode):
         count = encodable_frames(len(frames))
         cut = f"{len(frames)} frames cannot be encoded whole; the last {len(frames) - count} were left out."
         samples = vae.encode_frames(frames[:count], tiled=None if tiling else False)
-        return io.NodeOutput({"samples": samples}, ui=tell(cls, cut if count < len(frames) else None))
+        return io.NodeOutput({"samples": samples}, ui=show_in_node(cls, cut if count < len(frames) else None))
 
 
 class EasyAnimateV3VAEDecode(io.ComfyNode):

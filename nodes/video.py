@@ -31,7 +31,7 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="video/EasyAnimateV3",
-                    tooltip="Path and name below the output folder; %date:yyyy-MM-dd% and the like are replaced.",
+                    tooltip="Path and name below the output folder; %year%-%month%-%day% and %width% are replaced.",
                 ),
                 io.Float.Input(
                     "fps",

@@ -14,10 +14,21 @@ from easyanimate_core.transformer import EasyAnimateTransformer3D, TransformerCo
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = parity.cases(GOLDEN)
+# Outputs of the release's code for other shapes of the model: text-to-video alone, and a shallow one whose U-ViT
+# skips are pushed and never read.
+VARIANTS = Path(__file__).parent / "golden_variants"
+VARIANT_SEED = 123
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_golden_case(case):
+    result = parity.run_case(case)
+    assert result.passed, str(result)
+
+
+@pytest.mark.parametrize("variant", ["four_channels", "twelve_blocks"])
+def test_golden_case_of_another_shape(variant):
+    [case] = parity.cases(VARIANTS / variant, VARIANT_SEED)
     result = parity.run_case(case)
     assert result.passed, str(result)
 

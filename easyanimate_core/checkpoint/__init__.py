@@ -1,11 +1,10 @@
 """Checkpoint files and folders: reading, recognising and checking them before any model is built."""
 
 from .detect import (
-    describe,
+    checkpoint_kind,
+    describe_kind,
     drop_persistent_tables,
-    input_channels,
-    kind,
-    require,
+    require_kind,
     strip_prefix,
     trained_resolution,
 )
@@ -23,17 +22,16 @@ __all__ = [
     "COMPONENTS",
     "CheckpointError",
     "OfficialFolder",
-    "describe",
+    "checkpoint_kind",
+    "describe_kind",
     "drop_persistent_tables",
     "find_checkpoint_folder",
     "find_weights",
-    "input_channels",
-    "kind",
     "list_checkpoint_folders",
     "published_as",
     "read_json_object",
     "read_state_dict",
-    "require",
+    "require_kind",
     "strip_prefix",
     "trained_resolution",
 ]

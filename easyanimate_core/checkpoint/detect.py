@@ -70,7 +70,7 @@ def drop_persistent_tables(sd: Mapping[str, T]) -> dict[str, T]:
     }
 
 
-def kind(sd: Mapping[str, Any]) -> str:
+def checkpoint_kind(sd: Mapping[str, Any]) -> str:
     """Tell what a state dict is.
 
     Parameters
@@ -90,12 +90,12 @@ def kind(sd: Mapping[str, Any]) -> str:
     return next((found for test in _TESTS if (found := test(shapes))), "unknown")
 
 
-def describe(kind: str) -> str:
+def describe_kind(kind: str) -> str:
     """Return the words for a kind, with article, as they stand in an error."""
     return _DESCRIPTIONS.get(kind, _DESCRIPTIONS["unknown"])
 
 
-def require(wanted: str, sd: Mapping[str, Any], path: str | Path) -> None:
+def require_kind(wanted: str, sd: Mapping[str, Any], path: str | Path) -> None:
     """Check that a state dict is of the wanted kind.
 
     Raises
@@ -103,27 +103,11 @@ def require(wanted: str, sd: Mapping[str, Any], path: str | Path) -> None:
     CheckpointError
         If it is not: one sentence with the path, what the file is and which one to choose.
     """
-    found = kind(sd)
+    found = checkpoint_kind(sd)
     if found == wanted:
         return
     detail = f" (its first tensor is {next(iter(sd))!r})" if found == "unknown" else ""
-    raise CheckpointError(f"{path} is {describe(found)}{detail}, but {_NEEDED[wanted]}.")
-
-
-def input_channels(sd: Mapping[str, Any]) -> int:
-    """Return the transformer's input channels: 12 with the image-to-video streams, 4 for text-to-video only.
-
-    Raises
-    ------
-    CheckpointError
-        If the state dict has no ``pos_embed.proj.weight``.
-    """
-    weight = strip_prefix(sd).get("pos_embed.proj.weight")
-    if weight is None:
-        raise CheckpointError(
-            "The state dict has no pos_embed.proj.weight: it is not an EasyAnimate transformer."
-        )
-    return int(tuple(getattr(weight, "shape", weight))[1])
+    raise CheckpointError(f"{path} is {describe_kind(found)}{detail}, but {_NEEDED[wanted]}.")
 
 
 def trained_resolution(name: str | Path, config: Mapping[str, Any] | None = None) -> int | None:

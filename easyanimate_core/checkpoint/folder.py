@@ -70,10 +70,6 @@ class OfficialFolder:
             raise CheckpointError(f"{self.path} has no folder {name}/: {self._where(name)}.")
         return folder
 
-    def has(self, name: str) -> bool:
-        """Tell whether a component's sub-folder is there."""
-        return (self.path / name).is_dir()
-
     def file(self, component: str, *names: str) -> Path:
         """Return the first of ``names`` that is in a component's sub-folder.
 

@@ -19,7 +19,7 @@ from ..checkpoint import (
     list_checkpoint_folders,
     published_as,
     read_state_dict,
-    require,
+    require_kind,
     strip_prefix,
     trained_resolution,
 )
@@ -82,11 +82,11 @@ def load_folder(name: str, weight_dtype: str = "default") -> LoadedFolder:
         folder.config(component)
         folder.weights(component)
     resolution = folder.trained_resolution()
-    transformer = _transformer_weights(folder.state_dict("transformer"), folder.component("transformer"))
-    vae = _vae_weights(folder.state_dict("vae"), folder.component("vae"))
+    transformer = _weights("transformer", folder.state_dict("transformer"), folder.component("transformer"))
+    vae = _weights("vae", folder.state_dict("vae"), folder.component("vae"))
     text, image = folder.state_dict("text_encoder"), folder.state_dict("image_encoder")
-    require("t5", text, folder.component("text_encoder"))
-    require("clip_vision", image, folder.component("image_encoder"))
+    require_kind("t5", text, folder.component("text_encoder"))
+    require_kind("clip_vision", image, folder.component("image_encoder"))
     dtype, fp8_matmul = WEIGHT_DTYPES[weight_dtype]
     return LoadedFolder(
         build_model(
@@ -112,7 +112,7 @@ def load_transformer_file(path: str, weight_dtype: str = "default") -> comfy.mod
     CheckpointError
         If the file is missing, damaged or another model's.
     """
-    weights = _transformer_weights(read_state_dict(path), path)
+    weights = _weights("transformer", read_state_dict(path), path)
     stored = _stored_config(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     config = TransformerConfig.from_dict(stored) if stored else TransformerConfig.from_shapes(shapes)
@@ -134,14 +134,14 @@ def load_vae_file(path: str) -> EasyAnimateV3VAE:
     CheckpointError
         If the file is missing, damaged or another model's.
     """
-    weights = _vae_weights(read_state_dict(path), path)
+    weights = _weights("vae", read_state_dict(path), path)
     stored = _stored_config(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     config = SliceVAEConfig.from_dict(stored) if stored else SliceVAEConfig.from_state_dict(shapes)
     return EasyAnimateV3VAE(config, weights)
 
 
-def file_path(kind: str, name: str) -> str:
+def model_file_path(kind: str, name: str) -> str:
     """Return the full path of a file of one of the host's model folders.
 
     Raises
@@ -158,15 +158,10 @@ def file_path(kind: str, name: str) -> str:
     return path
 
 
-def _transformer_weights(state_dict: dict[str, torch.Tensor], path: str | Path) -> dict[str, torch.Tensor]:
+def _weights(kind: str, state_dict: dict[str, torch.Tensor], path: str | Path) -> dict[str, torch.Tensor]:
+    """Return the tensors that belong in the model, or raise where the file is of another kind."""
     weights = drop_persistent_tables(strip_prefix(state_dict))
-    require("transformer", weights, path)
-    return weights
-
-
-def _vae_weights(state_dict: dict[str, torch.Tensor], path: str | Path) -> dict[str, torch.Tensor]:
-    weights = drop_persistent_tables(strip_prefix(state_dict))
-    require("vae", weights, path)
+    require_kind(kind, weights, path)
     return weights
 
 

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-import torch
-
 from ..sampling import NoiseSchedule, clip_tokens_active
 from ..sampling.schedule import TRAINING_STEPS
 
 CALL_OPTION = "easyanimate_call"
 DEFAULT_APPLY_RATIO = 0.5
+
+# Stands for the packed ratio of a conditioning that has no CLIP embedding.
+NO_CLIP = -1
 
 _SCHEDULE = NoiseSchedule()
 
@@ -22,7 +23,7 @@ def clip_active(ratio: float, transformer_options: dict[str, Any]) -> bool:
     Parameters
     ----------
     ratio : float
-        Share of the calls, from the start, that go without CLIP tokens (0 = always used, 1 = never).
+        Share of the calls, at the end of the run, that use the CLIP tokens (1 = always, 0 = never).
     transformer_options : dict
         ComfyUI's options of this call.
     """
@@ -55,9 +56,9 @@ def _call_from_sigmas(options: dict[str, Any]) -> tuple[int, int] | None:
     return round((last - timestep) / spacing), round((last - bottom) / spacing) + 1
 
 
-def pack_ratio(ratio: float) -> torch.Tensor:
+def pack_ratio(ratio: float) -> int:
     """Encode the ratio as an integer, which ComfyUI does not cast to the model's half precision."""
-    return torch.tensor([round(ratio * 1_000_000)], dtype=torch.int64)
+    return round(ratio * 1_000_000)
 
 
 def unpack_ratio(packed: int) -> float:

@@ -5,13 +5,13 @@ from typing import Any
 import node_helpers
 import torch
 
+from ..checkpoint.detect import CLIP_EMBED_WIDTH
 from ..conditioning import encode_inpaint, mask_and_masked_video
-from ..vae import SliceVAE, SliceVAEConfig, latent_frames
+from ..vae import SLICE_FRAMES, SPACE_FACTOR, SliceVAE, SliceVAEConfig, latent_frames
 from .images import fit_frames
-from .model import CLIP_EMBEDS_KEY, CLIP_RATIO_KEY, INPAINT_KEY
+from .model import CLIP_EMBEDS_KEY, CLIP_RATIO_KEY, GIVEN_FRAMES_KEY, INPAINT_KEY, EasyAnimateV3Model
 
 SIDE_MULTIPLE = 16
-SLICE_FRAMES = 8
 
 # A size counts as far from the trained one when its area differs by more than this factor.
 FAR_AREA = 1.35
@@ -105,10 +105,14 @@ def encode_frames(
 
 def empty_latent(width: int, height: int, length: int, batch_size: int, channels: int) -> torch.Tensor:
     """Return zeros ``[batch, channels, latent frames, height / 8, width / 8]``."""
-    return torch.zeros(batch_size, channels, latent_frames(length), height // 8, width // 8)
+    return torch.zeros(
+        batch_size, channels, latent_frames(length), height // SPACE_FACTOR, width // SPACE_FACTOR
+    )
 
 
-def attach(conditioning: list, inpaint: torch.Tensor, clip_vision_output: Any = None) -> list:
+def attach_inpaint(
+    conditioning: list, inpaint: torch.Tensor, given_frames: bool, clip_vision_output: Any = None
+) -> list:
     """Return the CONDITIONING with the inpainting latents and, where given, the CLIP embedding of an image.
 
     Raises
@@ -116,10 +120,10 @@ def attach(conditioning: list, inpaint: torch.Tensor, clip_vision_output: Any = 
     ValueError
         If the CLIP output has no projected embedding of one image.
     """
-    values = {INPAINT_KEY: inpaint}
+    values = {INPAINT_KEY: inpaint, GIVEN_FRAMES_KEY: given_frames}
     if clip_vision_output is not None:
         embeds = clip_vision_output["image_embeds"]
-        if embeds.ndim != 2 or embeds.shape[-1] != 768:
+        if embeds.ndim != 2 or embeds.shape[-1] != CLIP_EMBED_WIDTH:
             raise ValueError(
                 f"the CLIP image embedding has shape {list(embeds.shape)}, but EasyAnimateV3 reads [1, 768]: encode "
                 "the image with CLIP ViT-L/14 (clip_vision_l, or the CLIP_VISION of EasyAnimateV3Loader)."
@@ -128,6 +132,19 @@ def attach(conditioning: list, inpaint: torch.Tensor, clip_vision_output: Any = 
     return node_helpers.conditioning_set_values(conditioning, values)
 
 
+def ignored_frames_warning(model: Any, conditioning: list) -> str | None:
+    """Return a warning where images were given to a transformer that has no input for them, else None."""
+    base = getattr(model, "model", None)
+    if not isinstance(base, EasyAnimateV3Model) or base.inpaint_channels:
+        return None
+    if not any(options.get(GIVEN_FRAMES_KEY) for _, options in conditioning):
+        return None
+    return (
+        "This checkpoint knows text-to-video only, so the start and end images are not used; take an InP checkpoint "
+        "for image-to-video."
+    )
+
+
 def set_clip_apply_ratio(conditioning: list, ratio: float) -> list:
-    """Return the CONDITIONING with the share of model calls that go without CLIP tokens."""
+    """Return the CONDITIONING with the share of model calls, at the end, that use CLIP tokens."""
     return node_helpers.conditioning_set_values(conditioning, {CLIP_RATIO_KEY: ratio})

@@ -40,7 +40,7 @@ def fit_frames(images: torch.Tensor, width: int, height: int, name: str) -> torc
     frames = rgb_frames(images, name)
     if frames.shape[1:3] == (height, width):
         return frames
-    scaled = comfy.utils.common_upscale(frames.movedim(-1, 1), width, height, "bicubic", "center")
+    scaled = comfy.utils.common_upscale(frames.movedim(-1, 1), width, height, "lanczos", "center")
     return scaled.movedim(1, -1).clamp(0, 1)
 
 

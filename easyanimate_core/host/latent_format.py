@@ -13,9 +13,4 @@ class EasyAnimateV3Latent(comfy.latent_formats.LatentFormat):
     latent_channels = 4
     latent_dimensions = 3
     scale_factor = 0.18215
-    latent_rgb_factors = [
-        [0.3512, 0.2297, 0.3227],
-        [0.3250, 0.4974, 0.2350],
-        [-0.2829, 0.1762, 0.2721],
-        [-0.2120, -0.2616, -0.7177],
-    ]
+    latent_rgb_factors = comfy.latent_formats.SD15().latent_rgb_factors

@@ -1,5 +1,6 @@
 """From a state dict to a native MODEL or VAE, without a second copy of the weights in memory."""
 
+import logging
 from typing import Any
 
 import comfy.cli_args
@@ -10,6 +11,9 @@ import torch
 
 from ..transformer import TransformerConfig
 from .model import EasyAnimateV3Config, EasyAnimateV3Model
+
+# Tensors that tell of quantization with scales, which plain casting would turn into garbage.
+_QUANTIZED_NAMES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8", "comfy_quant")
 
 
 def build_model(
@@ -65,6 +69,12 @@ def assign_weights(module: torch.nn.Module, state_dict: dict[str, torch.Tensor])
     ValueError
         If a tensor is missing or has another shape.
     """
+    if scales := [name for name in state_dict if name.endswith(_QUANTIZED_NAMES)]:
+        raise ValueError(
+            f"the checkpoint is quantized with scales ({scales[0]}), which this loader does not read: take plain bf16, "
+            "fp16 or fp8 weights, and choose fp8 in weight_dtype to save memory."
+        )
+    copy = comfy.model_management.MAX_PINNED_MEMORY > 0 or comfy.cli_args.args.disable_mmap
     weights = {}
     for name, parameter in module.state_dict().items():
         if name not in state_dict:
@@ -77,7 +87,12 @@ def assign_weights(module: torch.nn.Module, state_dict: dict[str, torch.Tensor])
                 f"the checkpoint's tensor {name} has shape {list(tensor.shape)}, but the configuration gives "
                 f"{list(parameter.shape)}; the file and its config.json belong to different models."
             )
-        weights[name] = tensor.to(parameter.dtype)
+        # The host pins offloaded weights for the GPU, which memory mapped from a file does not allow.
+        weights[name] = tensor.to(parameter.dtype, copy=copy)
+    if state_dict:
+        logging.warning(
+            "%d tensors of the checkpoint are not used, %s first.", len(state_dict), next(iter(state_dict))
+        )
     module.load_state_dict(weights, assign=True)
     module.eval().requires_grad_(False)
 
@@ -85,17 +100,20 @@ def assign_weights(module: torch.nn.Module, state_dict: dict[str, torch.Tensor])
 def _weight_dtype(
     state_dict: dict[str, torch.Tensor], device: torch.device, supported: list[torch.dtype]
 ) -> torch.dtype:
-    """Choose by the host's rules, but never keep weights wider than the file has them.
+    """Choose by the host's rules, but on a CPU never keep weights wider than the file has them.
 
-    Where the device computes in float32 alone (a CPU), half-precision weights are kept and cast layer by layer.
+    A CPU computes in float32; half-precision weights are kept and cast layer by layer there.
     """
     stored = comfy.utils.weight_dtype(state_dict)
     chosen = comfy.model_management.unet_dtype(
         device, comfy.utils.calculate_parameters(state_dict), supported, weight_dtype=stored
     )
-    forced = comfy.cli_args.args.fp32_unet
-    wider = stored is not None and _size(chosen) > _size(stored)
-    return stored if wider and not forced else chosen
+    forced = any(
+        getattr(comfy.cli_args.args, f"{name}_unet", False) for name in ("fp64", "fp32", "bf16", "fp16")
+    )
+    if forced or stored is None or not comfy.model_management.is_device_cpu(device):
+        return chosen
+    return stored if _size(chosen) > _size(stored) else chosen
 
 
 def _size(dtype: torch.dtype) -> int:

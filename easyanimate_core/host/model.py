@@ -12,17 +12,20 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..transformer import EasyAnimateTransformer3D, TransformerConfig
-from .clip_schedule import DEFAULT_APPLY_RATIO, clip_active, pack_ratio, unpack_ratio
-from .conds import TextStates
+from ..transformer.model import SKIPS
+from ..vae import SPACE_FACTOR
+from .clip_schedule import DEFAULT_APPLY_RATIO, NO_CLIP, clip_active, pack_ratio, unpack_ratio
 from .latent_format import EasyAnimateV3Latent
 from .model_sampling import EasyAnimateV3ModelSampling
+from .text_states import TextStates
 
 # Keys of a CONDITIONING entry that EasyAnimateV3ImageToVideo sets and the model reads.
 INPAINT_KEY = "easyanimate_inpaint"
 CLIP_EMBEDS_KEY = "easyanimate_clip_embeds"
 CLIP_RATIO_KEY = "easyanimate_clip_apply_ratio"
+GIVEN_FRAMES_KEY = "easyanimate_given_frames"
 
-# Widths of the token stream that live at once in a block: residual, normed input, q, k, v, the GEGLU's two halves
+# Widths of the token stream that live at once in a block, counted and not measured: residual, normed input, q, k, v, the GEGLU's two halves
 # and product, each of up to four widths, and their float32 copies in the motion module.
 LIVE_WIDTHS = 24
 
@@ -97,10 +100,9 @@ class HostTransformer(EasyAnimateTransformer3D):
     ) -> torch.Tensor:
         active = None
         if clip_embeds is not None:
-            # Negative: this row has no CLIP embedding.
-            ratios = clip_ratio.tolist()
             active = [
-                packed >= 0 and clip_active(unpack_ratio(packed), transformer_options) for packed in ratios
+                packed != NO_CLIP and clip_active(unpack_ratio(packed), transformer_options)
+                for packed in clip_ratio.tolist()
             ]
         out = super().forward(
             x,
@@ -134,6 +136,11 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
     def transformer_config(self) -> TransformerConfig:
         """Dimensions of the transformer."""
         return self.model_config.unet_config["config"]
+
+    @property
+    def inpaint_channels(self) -> int:
+        """Input channels behind the noise: 8, or 0 in a checkpoint for text-to-video alone."""
+        return self.transformer_config.in_channels - EasyAnimateV3Latent.latent_channels
 
     def apply_model(
         self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None, **kwargs: Any
@@ -172,8 +179,7 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
                 f"EasyAnimateV3 samples latents of 4 channels, but this one has {noise.shape[1]} channels and comes from "
                 "another model; take the latent of EasyAnimateV3ImageToVideo."
             )
-        channels = self.transformer_config.in_channels - EasyAnimateV3Latent.latent_channels
-        if channels == 0:
+        if not self.inpaint_channels:
             return None
         inpaint = kwargs.get(INPAINT_KEY)
         if inpaint is None:
@@ -196,28 +202,34 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
             out["c_concat"] = comfy.conds.CONDNoiseShape(concat)
         text = kwargs.get("cross_attn")
         if text is not None:
-            length = self._text_length(text, kwargs.get("attention_mask"))
-            out["c_crossattn"] = TextStates(text[:, :length])
-            out["context_lengths"] = comfy.conds.CONDRegular(torch.tensor([length]))
+            text = self._valid_text(text, kwargs.get("attention_mask"))
+            out["c_crossattn"] = TextStates(text)
+            out["context_lengths"] = comfy.conds.CONDRegular(
+                torch.tensor([text.shape[1]], device=text.device)
+            )
         if self.transformer_config.clip_tokens:
             embeds = kwargs.get(CLIP_EMBEDS_KEY)
             ratio = kwargs.get(CLIP_RATIO_KEY, DEFAULT_APPLY_RATIO)
-            empty = embeds is None
-            if empty:
+            packed = NO_CLIP if embeds is None else pack_ratio(ratio)
+            if embeds is None:
                 embeds = torch.zeros(1, self.transformer_config.clip_channels)
-            out["clip_embeds"] = comfy.conds.CONDRegular(embeds)
-            out["clip_ratio"] = comfy.conds.CONDRegular(torch.tensor([-1]) if empty else pack_ratio(ratio))
+            # One device for both sides of the guidance, or the host runs them apart.
+            out["clip_embeds"] = comfy.conds.CONDRegular(embeds.to(kwargs["device"]))
+            out["clip_ratio"] = comfy.conds.CONDRegular(torch.tensor([packed], device=kwargs["device"]))
         return out
 
-    def _text_length(self, text: torch.Tensor, mask: torch.Tensor | None) -> int:
-        """Return how many of the text states are tokens of the prompt."""
+    def _valid_text(self, text: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the states ``[1, tokens, channels]`` of the prompt's tokens, without padding."""
         expected = self.transformer_config.caption_channels
         if text.shape[-1] != expected:
             raise ValueError(
                 f"the text states are {text.shape[-1]} wide, but this transformer reads {expected}: encode the prompt "
                 "with its T5 encoder (EasyAnimateV3Loader's CLIP, or T5 XXL through CLIPLoader, type pixart)."
             )
-        return text.shape[1] if mask is None else max(int(mask[0].sum()), 1)
+        # A mask of another length belongs to another text, as after ConditioningConcat.
+        if mask is None or mask.shape[-1] != text.shape[1] or not mask.any():
+            return text
+        return text[:, mask.reshape(-1, mask.shape[-1])[0].bool().to(text.device)]
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
         """Estimate the bytes of activations for a latent ``[batch, channels, frames, height, width]``.
@@ -230,11 +242,11 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
             input_shape if len(input_shape) == 5 else (*input_shape[:2], 1, *input_shape[-2:])
         )
         tokens = rows * frames * height * width / config.patch_size**2
-        skips = EasyAnimateTransformer3D.skip_count(config) if config.enable_uvit else 0
+        skips = SKIPS if config.enable_uvit else 0
         return tokens * config.dim * comfy.model_management.dtype_size(dtype) * (skips + LIVE_WIDTHS)
 
 
 def _size(latent: torch.Tensor) -> str:
     """Describe a latent by the frames and sides of its video."""
     frames, height, width = latent.shape[2:]
-    return f"{width * 8}x{height * 8} pixels and {frames} latent frames"
+    return f"{width * SPACE_FACTOR}x{height * SPACE_FACTOR} pixels and {frames} latent frames"

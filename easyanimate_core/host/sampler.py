@@ -38,18 +38,18 @@ class ReleaseSampler(comfy.samplers.KSAMPLER):
         One of :data:`..sampling.SAMPLERS`.
     clip_sample : bool
         DDIM only: clamp each predicted clean latent to [-1, 1], as the release does.
+    whole_run : bool
+        Whether the run starts from pure noise (denoise 1).
     """
 
-    def __init__(self, name: str, clip_sample: bool = True) -> None:
+    def __init__(self, name: str, clip_sample: bool = True, whole_run: bool = True) -> None:
         self.name = name
+        self.whole_run = whole_run
         super().__init__(self._run, {"clip_sample": clip_sample} if name == "DDIM" else {})
 
     def max_denoise(self, model_wrap: Any, sigmas: torch.Tensor) -> bool:
         """Tell whether unit noise is scaled by sqrt(1 + sigma^2), which DPM++, PNDM and DDIM start a whole run from."""
-        if initial_noise_scale(self.name, 1.0) == 1.0:
-            return False
-        whole = release_sigmas(self.name, len(sigmas) - 1)
-        return bool(torch.isclose(sigmas[0].cpu(), whole[0].to(sigmas.dtype), rtol=1e-5))
+        return self.whole_run and initial_noise_scale(self.name, 1.0) != 1.0
 
     def _run(
         self,
@@ -77,6 +77,10 @@ def denoised_sigmas(name: str, steps: int, denoise: float = 1.0) -> torch.Tensor
     """
     if denoise <= 0:
         return torch.empty(0)
-    # A total beyond the table would fail; the steps asked for are checked as they are.
-    total = max(min(int(steps / denoise), STEP_RANGES[name][1]), steps)
+    total, most = max(int(steps / denoise), steps), STEP_RANGES[name][1]
+    if total > most >= steps:
+        raise ValueError(
+            f"{steps} steps at denoise {denoise:g} are the end of a schedule of {total} steps, and {name} has at most "
+            f"{most}: take at most {int(most * denoise)} steps or a higher denoise."
+        )
     return release_sigmas(name, total)[-(steps + 1) :]

@@ -37,7 +37,12 @@ def load_text_encoder(
         _tokenizer_class(tokenizer, config), _model_class(_host_config(config))
     )
     clip = comfy.sd.CLIP(target, parameters=comfy.utils.calculate_parameters(state_dict))
-    clip.load_sd(state_dict)
+    missing, _ = clip.load_sd(state_dict)
+    # Hugging Face stores the embedding once, under `shared`; the logit scale is CLIP's.
+    if lost := [name for name in missing if name.startswith(("encoder.block", "encoder.final", "shared"))]:
+        raise ValueError(
+            f"text_encoder lacks the tensor {lost[0]}; the folder is incomplete, download it anew."
+        )
     return clip
 
 
@@ -85,6 +90,11 @@ def _host_config(config: dict[str, Any]) -> dict[str, Any]:
         gated = config.get("is_gated_act", feed_forward.startswith("gated-"))
         # Hugging Face means the tanh approximation by "gated-gelu", as T5 v1.1 was trained with.
         activation = config.get("dense_act_fn", "gelu_new" if "gelu" in feed_forward else "relu")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"text_encoder/config.json names the activation {activation!r}, but T5 has gelu_new or relu; take the "
+                "file of the release."
+            )
         return {
             "d_ff": config["d_ff"],
             "d_kv": config["d_kv"],
@@ -98,7 +108,7 @@ def _host_config(config: dict[str, Any]) -> dict[str, Any]:
         }
     except KeyError as missing:
         raise ValueError(
-            f"text_encoder/config.json has no known {missing}; take the file of the release."
+            f"text_encoder/config.json has no {missing}; take the file of the release."
         ) from None
 
 

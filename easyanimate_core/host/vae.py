@@ -1,6 +1,6 @@
 """The Slice VAE as a native ComfyUI VAE, so that the core encode and decode nodes work on it too."""
 
-import dataclasses
+import math
 from typing import Any
 
 import comfy.model_management
@@ -9,17 +9,17 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.diffusionmodules.model import vae_attention
 
-from ..vae import SliceVAE, SliceVAEConfig, latent_frames, pixel_frames
+from ..attention import AttentionFunction
+from ..vae import SliceVAE, SliceVAEConfig, encodable_frames, latent_frames, pixel_frames
 from ..vae.tiling import TILE_PIXELS
 from .loading import assign_weights
 
-# Values per pixel of a tile that live at once while a slice of the full-size model is decoded.
+# Values per pixel of a tile that live at once while a slice of the full-size model is decoded: counted from its
+# layers, not measured on a GPU.
 LIVE_VALUES = 5200
 FULL_SIZE_CHANNELS = 128
-
-SLICE_FRAMES = 8
 
 
 class HostSliceVAE(SliceVAE):
@@ -46,7 +46,9 @@ class HostSliceVAE(SliceVAE):
         options.setdefault(
             "on_slice", _progress(self.decode_steps(z.shape, tiled=tiled, smoothing=smoothing))
         )
-        return super().decode(z, tiled=tiled, smoothing=smoothing, **options)
+        # The clip stays in main memory and visits the device slice by slice.
+        place = {"device": z.device, "dtype": z.dtype}
+        return super().decode(z.cpu(), tiled=tiled, smoothing=smoothing, **place, **options)
 
 
 def _progress(steps: int) -> Any:
@@ -58,6 +60,18 @@ def _progress(steps: int) -> Any:
         bar.update(1)
 
     return on_slice
+
+
+def _host_attention() -> AttentionFunction:
+    """Return attention with one head by the host's choice for VAEs, whose heads are too wide for flash kernels."""
+    chosen = vae_attention()
+
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+        # The host's functions take [batch, channels, tokens].
+        q, k, v = (x.transpose(1, 2).contiguous() for x in (q, k, v))
+        return chosen(q, k, v).transpose(1, 2)
+
+    return attention
 
 
 class EasyAnimateV3VAE(comfy.sd.VAE):
@@ -105,7 +119,11 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
         self.size = None
         self.process_input = lambda image: image * 2.0 - 1.0
         self.process_output = lambda pixels: torch.clamp(pixels / 2.0 + 0.5, min=0.0, max=1.0)
-        self.memory_used_encode = lambda shape, dtype: _slice_memory(config, shape[-2], shape[-1], dtype)
+        self.memory_used_encode = lambda shape, dtype: (
+            _slice_memory(config, shape[-2], shape[-1], dtype)
+            # The host brings the whole clip to the device before it is encoded.
+            + math.prod(shape) * comfy.model_management.dtype_size(dtype)
+        )
         self.memory_used_decode = lambda shape, dtype: _slice_memory(
             config, shape[-2] * config.space_factor, shape[-1] * config.space_factor, dtype
         )
@@ -114,7 +132,7 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
             operations=comfy.ops.disable_weight_init,
             dtype=self.vae_dtype,
             device="meta",
-            attention=optimized_attention,
+            attention=_host_attention(),
         )
         assign_weights(model, state_dict)
         self.first_stage_model = model
@@ -129,13 +147,12 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
         """Encode ``[frames, height, width, 3]`` in [0, 1] with tiling as published (None) or never (False)."""
         if tiled is None:
             return self.encode(frames)
-        # The host's encode passes no options on, so the choice is made on the model for the time of the call.
-        config = self.first_stage_model.config
-        self.first_stage_model.config = dataclasses.replace(config, use_tiling=tiled)
-        try:
-            return self.encode(frames)
-        finally:
-            self.first_stage_model.config = config
+        # The host's encode passes no options on.
+        memory = self.memory_used_encode((1, *frames.movedim(-1, 0).shape), self.vae_dtype)
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
+        pixels = self.process_input(frames.movedim(-1, 0)[None])
+        place = {"device": self.device, "dtype": self.vae_dtype}
+        return self.first_stage_model.encode(pixels, tiled=tiled, **place).to(self.output_device).float()
 
     # In space only: the VAE cuts time itself, in slices that a tile's border would shift or leave without context.
     def decode_tiled_3d(self, samples: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -147,17 +164,12 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
         return super().encode_tiled_3d(samples, **{**options, "tile_t": samples.shape[2]})
 
 
-def encodable_frames(frames: int) -> int:
-    """Return the longest clip of at most ``frames`` frames that decodes to as many: 1, 8n or 8n + 1."""
-    return 1 if frames < SLICE_FRAMES else frames - max(frames % SLICE_FRAMES - 1, 0)
-
-
 def _nearest_latent_frames(frames: int) -> int:
     """Return the latent frames of :func:`encodable_frames`."""
     return latent_frames(encodable_frames(frames))
 
 
 def _slice_memory(config: SliceVAEConfig, height: int, width: int, dtype: torch.dtype) -> float:
-    """Estimate the bytes that one slice of one tile needs, which bounds a clip of any length and size."""
+    """Estimate the bytes that one slice of one tile needs, whatever the length of the clip."""
     area = min(height, TILE_PIXELS) * min(width, TILE_PIXELS)
     return area * LIVE_VALUES * config.ch / FULL_SIZE_CHANNELS * comfy.model_management.dtype_size(dtype)

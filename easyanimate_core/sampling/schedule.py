@@ -55,7 +55,7 @@ class NoiseSchedule:
             Float32, shape and device of the input.
         """
         timestep = torch.as_tensor(timestep)
-        t = timestep.detach().to("cpu", torch.float64).clamp(0, TRAINING_STEPS - 1)
+        t = timestep.detach().cpu().double().clamp(0, TRAINING_STEPS - 1)
         low = t.floor().long().clamp(max=TRAINING_STEPS - 2)
         sigma = torch.lerp(self.sigmas[low], self.sigmas[low + 1], t - low)
         return sigma.to(timestep.device, torch.float32)
@@ -74,8 +74,8 @@ class NoiseSchedule:
             Float32, shape and device of the input.
         """
         sigma = torch.as_tensor(sigma)
-        # Float64 on the CPU: some accelerators have none, and the table is tiny.
-        s = sigma.detach().to("cpu", torch.float64).clamp(self.sigmas[0], self.sigmas[-1])
+        # To the CPU before float64, which some accelerators do not have; the table is tiny.
+        s = sigma.detach().cpu().double().clamp(self.sigmas[0], self.sigmas[-1])
         low = (torch.searchsorted(self.sigmas, s.contiguous(), right=True) - 1).clamp(0, TRAINING_STEPS - 2)
         t = low + (s - self.sigmas[low]) / (self.sigmas[low + 1] - self.sigmas[low])
         t = torch.where((t - t.round()).abs() < _TIMESTEP_TOLERANCE, t.round(), t)
@@ -242,11 +242,12 @@ def clip_tokens_active(call_index: int, call_count: int, ratio: float = 0.5) -> 
     call_count : int
         Number of model calls of the run, as :func:`model_call_count` gives it.
     ratio : float, optional
-        Share of the calls that goes without the tokens, in [0, 1]; the release's ``clip_apply_ratio``.
+        Share of the calls, at the end of the run, that use the tokens, in [0, 1]: 1 always, 0 never; the release's
+        ``clip_apply_ratio``.
 
     Returns
     -------
     bool
-        True from call ``call_count * ratio`` on.
+        True from call ``call_count * (1 - ratio)`` on.
     """
-    return call_index >= call_count * ratio
+    return call_index >= call_count * (1 - ratio)

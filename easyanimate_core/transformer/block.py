@@ -50,7 +50,7 @@ class EasyAnimateTransformerBlock(nn.Module):
         attend = {"bias": config.attention_bias, "attention": attention, **layers}
         norm = {"eps": config.norm_eps, "elementwise_affine": False, **factory}
         self.scale_shift_table = nn.Parameter(
-            torch.empty(6, config.dim, dtype=torch.float32, device=factory["device"])
+            torch.empty(6, config.dim, dtype=torch.float32, device=factory.get("device"))
         )
         self.norm1 = operations.LayerNorm(config.dim, **norm)
         self.attn1 = Attention(config.dim, config.num_attention_heads, **attend)
@@ -102,7 +102,7 @@ class EasyAnimateTransformerBlock(nn.Module):
         self, x: torch.Tensor, context: list[ContextGroup], transformer_options: dict[str, Any] | None
     ) -> torch.Tensor:
         """Attend from all tokens of a clip to its text and CLIP tokens."""
-        parts = x.flatten(1, 2).split([group.rows for group in context])
+        parts = x.split([group.rows for group in context])
         mixed = [
             self.attn2(part, group.tokens, transformer_options)
             for part, group in zip(parts, context, strict=True)

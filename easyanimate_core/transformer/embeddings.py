@@ -13,7 +13,8 @@ MAX_PERIOD = 10000.0
 
 
 @functools.lru_cache(maxsize=8)
-def frame_sinusoids(frames: int, dim: int) -> torch.Tensor:
+@torch.inference_mode(False)
+def frame_sinusoids(frames: int, dim: int, device: torch.device) -> torch.Tensor:
     """Table of the motion modules: even channels hold the sine, odd ones the cosine of the frame index.
 
     Returns
@@ -23,11 +24,12 @@ def frame_sinusoids(frames: int, dim: int) -> torch.Tensor:
     """
     frequencies = torch.exp(torch.arange(0, dim, 2) * (-math.log(MAX_PERIOD) / dim))
     angles = torch.arange(frames)[:, None] * frequencies
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(device)
 
 
 @functools.lru_cache(maxsize=8)
-def grid_sinusoids(height: int, width: int, dim: int, base_grid: float) -> torch.Tensor:
+@torch.inference_mode(False)
+def grid_sinusoids(height: int, width: int, dim: int, base_grid: float, device: torch.device) -> torch.Tensor:
     """Fixed two-dimensional position table of the patches (PixArt-alpha's, stretched to the grid).
 
     Parameters
@@ -38,6 +40,8 @@ def grid_sinusoids(height: int, width: int, dim: int, base_grid: float) -> torch
         Channels; the first half encodes the column, the second the row, each as ``[sin | cos]``.
     base_grid : float
         Extent that both axes are scaled to, so that any size spans the positions seen in training.
+    device : torch.device
+        Where the table is kept for the next call.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def grid_sinusoids(height: int, width: int, dim: int, base_grid: float) -> torch
 
     columns = axis(width).expand(height, width, dim // 2)
     rows = axis(height)[:, None].expand(height, width, dim // 2)
-    return torch.cat((columns, rows), dim=-1).flatten(0, 1).float()
+    return torch.cat((columns, rows), dim=-1).flatten(0, 1).float().to(device)
 
 
 def timestep_sinusoids(timestep: torch.Tensor) -> torch.Tensor:
@@ -95,8 +99,8 @@ class PatchEmbed(nn.Module):
         """``[batch * frames, channels, height, width] -> [batch * frames, tokens, dim]``."""
         patches = self.proj(frames)
         _, dim, height, width = patches.shape
-        table = grid_sinusoids(height, width, dim, self.base_grid)
-        return patches.flatten(2).transpose(1, 2) + table.to(patches)
+        table = grid_sinusoids(height, width, dim, self.base_grid, patches.device)
+        return patches.flatten(2).transpose(1, 2) + table.to(patches.dtype)
 
 
 class TimestepEmbedder(nn.Module):

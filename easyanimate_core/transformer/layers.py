@@ -37,10 +37,14 @@ class Attention(nn.Module):
         context: torch.Tensor | None = None,
         transformer_options: dict[str, Any] | None = None,
     ) -> torch.Tensor:
-        """Attend from ``x [batch, tokens, dim]`` to ``context [batch, tokens_k, dim]`` (``x`` if None)."""
+        """Attend from ``x [batch, ..., dim]`` to ``context [batch, tokens_k, dim]`` (``x`` if None).
+
+        Returns ``[batch, tokens, dim]``, all axes of ``x`` between the first and the last being tokens.
+        """
         context = x if context is None else context
         mixed = self.attention(
-            self.to_q(x),
+            # Flattened after the projection: ComfyUI's fp8 product clamps a 3-D input in place.
+            self.to_q(x).flatten(1, -2),
             self.to_k(context),
             self.to_v(context),
             self.heads,

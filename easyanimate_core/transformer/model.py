@@ -13,6 +13,11 @@ from .block import ContextGroup, EasyAnimateTransformerBlock, modulate
 from .config import TransformerConfig
 from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection
 
+# U-ViT skips join the outputs of the first blocks to the inputs of the last ones. The release counts both from the
+# front whatever the depth, so that of its 28 blocks the middle two have none.
+SKIPS = 13
+FIRST_RECEIVER = 15
+
 
 class EasyAnimateTransformer3D(nn.Module):
     """PixArt-alpha blocks with hybrid motion modules, U-ViT skips and CLIP tokens.
@@ -54,21 +59,14 @@ class EasyAnimateTransformer3D(nn.Module):
             EasyAnimateTransformerBlock(config, index, attention=attention, **layers)
             for index in range(config.num_layers)
         )
-        skips = self.skip_count(config) if config.enable_uvit else 0
-        if skips:
-            self.long_connect_fc = nn.ModuleList(operations.Linear(dim, dim, **factory) for _ in range(skips))
-        self.skips = skips
+        if config.enable_uvit:
+            self.long_connect_fc = nn.ModuleList(operations.Linear(dim, dim, **factory) for _ in range(SKIPS))
         self.norm_out = operations.LayerNorm(dim, eps=1e-6, elementwise_affine=False, **factory)
         self.proj_out = operations.Linear(dim, config.patch_size**2 * config.out_channels, **factory)
         self.adaln_single = AdaLayerNormSingle(dim, **layers)
         self.caption_projection = Projection(config.caption_channels, dim, **layers)
         if config.clip_tokens:
             self.clip_projection = Projection(config.clip_channels, config.clip_tokens * dim, **layers)
-
-    @staticmethod
-    def skip_count(config: TransformerConfig) -> int:
-        """Return how many U-ViT skips the depth gives: 13 for 28 blocks, so that the middle two have none."""
-        return max(config.num_layers // 2 - 1, 0)
 
     def forward(
         self,
@@ -98,7 +96,8 @@ class EasyAnimateTransformer3D(nn.Module):
         clip_active : sequence of bool, optional
             Which rows use their CLIP embedding. All do if None and ``clip_embeds`` is given.
         transformer_options : dict, optional
-            ComfyUI's options; ``patches_replace["dit"][("double_block", i)]`` may replace block ``i``.
+            ComfyUI's options; ``patches_replace["dit"][("double_block", i)]`` may replace block ``i``. Such a patch
+            gets ``img`` (tokens), ``vec`` (modulation) and ``txt`` (a list of ``ContextGroup``), and returns ``img``.
 
         Returns
         -------
@@ -166,19 +165,18 @@ class EasyAnimateTransformer3D(nn.Module):
     def _run_blocks(
         self, x: torch.Tensor, modulation: torch.Tensor, groups: list[ContextGroup], options: dict[str, Any]
     ) -> torch.Tensor:
-        """Run all blocks; the first ``skips`` outputs are added, last in first out, before the last blocks."""
+        """Run all blocks; the first outputs are added, last in first out, before the last blocks."""
         replacements = options.get("patches_replace", {}).get("dit", {})
-        first_receiver = len(self.transformer_blocks) - self.skips
         pushed: list[torch.Tensor] = []
         for index, block in enumerate(self.transformer_blocks):
-            if index >= first_receiver:
-                x = x + self.long_connect_fc[index - first_receiver](pushed.pop())
+            if pushed and index >= FIRST_RECEIVER:
+                x = x + self.long_connect_fc[index - FIRST_RECEIVER](pushed.pop())
             replacement = replacements.get(("double_block", index))
             if replacement is None:
                 x = block(x, modulation, groups, options)
             else:
                 x = self._run_replaced(replacement, block, x, modulation, groups, options)
-            if index < self.skips:
+            if self.config.enable_uvit and index < SKIPS:
                 pushed.append(x)
         return x
 

@@ -63,7 +63,7 @@ class MotionTransformerBlock(nn.Module):
         photo = frames == 1 and kind != GLOBAL and self.config.remove_time_embedding_in_photo
         if photo or not self.config.temporal_position_encoding:
             return normed
-        return normed + frame_sinusoids(frames, dim).to(normed)[:, None]
+        return normed + frame_sinusoids(frames, dim, normed.device)[:, None]
 
     @staticmethod
     def _attend(
@@ -82,13 +82,22 @@ class MotionTransformerBlock(nn.Module):
 class MotionTransformer(nn.Module):
     """Per-frame GroupNorm, projections around the transformer blocks, and the module's residual."""
 
-    def __init__(self, dim: int, config: MotionModuleConfig, *, operations: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        config: MotionModuleConfig,
+        *,
+        attention: AttentionFunction,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
-        factory = {"dtype": kwargs["dtype"], "device": kwargs["device"]}
-        self.norm = operations.GroupNorm(GROUPS, dim, eps=1e-6, dtype=torch.float32, device=kwargs["device"])
+        factory = {"dtype": dtype, "device": device}
+        self.norm = operations.GroupNorm(GROUPS, dim, eps=1e-6, dtype=torch.float32, device=device)
         self.proj_in = operations.Linear(dim, dim, **factory)
         self.transformer_blocks = nn.ModuleList(
-            MotionTransformerBlock(dim, config, operations=operations, **kwargs)
+            MotionTransformerBlock(dim, config, attention=attention, operations=operations, **factory)
             for _ in range(config.num_transformer_block)
         )
         self.proj_out = operations.Linear(dim, dim, **factory)

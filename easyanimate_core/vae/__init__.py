@@ -2,6 +2,14 @@
 
 from .config import SliceVAEConfig
 from .model import SliceVAE
-from .slices import latent_frames, pixel_frames
+from .slices import SLICE_FRAMES, SPACE_FACTOR, encodable_frames, latent_frames, pixel_frames
 
-__all__ = ["SliceVAE", "SliceVAEConfig", "latent_frames", "pixel_frames"]
+__all__ = [
+    "SLICE_FRAMES",
+    "SPACE_FACTOR",
+    "SliceVAE",
+    "SliceVAEConfig",
+    "encodable_frames",
+    "latent_frames",
+    "pixel_frames",
+]

@@ -1,6 +1,8 @@
 """Where a clip is cut in slices: the arithmetic of frames and latent frames."""
 
 TIME_FACTOR = 4
+SPACE_FACTOR = 8
+SLICE_FRAMES = 8
 
 
 def latent_frames(frames: int, factor: int = TIME_FACTOR) -> int:
@@ -49,6 +51,11 @@ def pixel_frames(latents: int, factor: int = TIME_FACTOR) -> int:
         raise ValueError(f"The Slice VAE cannot decode {latents} latent frames; give it at least one.")
     alone = latents % 2
     return alone + (latents - alone) * factor
+
+
+def encodable_frames(frames: int) -> int:
+    """Return the longest clip of at most ``frames`` frames that decodes to as many: 1, 8n or 8n + 1."""
+    return 1 if frames < SLICE_FRAMES else frames - max(frames % SLICE_FRAMES - 1, 0)
 
 
 def slice_spans(length: int, size: int) -> list[tuple[int, int]]:
