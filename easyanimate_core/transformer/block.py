@@ -66,6 +66,7 @@ class EasyAnimateTransformerBlock(nn.Module):
         x: torch.Tensor,
         modulation: torch.Tensor,
         context: list[ContextGroup],
+        frame_table: torch.Tensor,
         transformer_options: dict[str, Any] | None = None,
     ) -> torch.Tensor:
         """Run the block.
@@ -78,6 +79,8 @@ class EasyAnimateTransformerBlock(nn.Module):
             Shift, scale and gate of the self-attention, then of the MLP: ``[batch, 6, dim]``.
         context : list of ContextGroup
             Text and CLIP tokens; the groups' rows add up to ``batch``.
+        frame_table : torch.Tensor
+            Sinusoids of the frame indices ``[frames, dim]``, float32.
         transformer_options : dict, optional
             Handed to the attention function.
 
@@ -94,7 +97,7 @@ class EasyAnimateTransformerBlock(nn.Module):
         x = torch.addcmul(
             x, gate_attn, self.attn1(frames, transformer_options=transformer_options).view(x.shape)
         )
-        x = self.attn_temporal(x, transformer_options)
+        x = self.attn_temporal(x, frame_table, transformer_options)
         x = x + self._cross_attend(x, context, transformer_options)
         return torch.addcmul(x, gate_mlp, self.ff(modulate(self.norm2(x), shift_mlp, scale_mlp)))
 

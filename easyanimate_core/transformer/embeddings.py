@@ -12,9 +12,7 @@ TIMESTEP_CHANNELS = 256
 MAX_PERIOD = 10000.0
 
 
-@functools.lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def frame_sinusoids(frames: int, dim: int, device: torch.device) -> torch.Tensor:
+def frame_sinusoids(frames: int, dim: int, device: torch.device | None = None) -> torch.Tensor:
     """Table of the motion modules: even channels hold the sine, odd ones the cosine of the frame index.
 
     Returns
@@ -22,9 +20,9 @@ def frame_sinusoids(frames: int, dim: int, device: torch.device) -> torch.Tensor
     torch.Tensor
         Shape ``[frames, dim]``, float32. The release stores 4096 rows of it in every motion attention.
     """
-    frequencies = torch.exp(torch.arange(0, dim, 2) * (-math.log(MAX_PERIOD) / dim))
-    angles = torch.arange(frames)[:, None] * frequencies
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(device)
+    frequencies = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(MAX_PERIOD) / dim))
+    angles = torch.arange(frames, device=device)[:, None] * frequencies
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,7 @@
 """The EasyAnimateV3 diffusion transformer, whole."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from ..attention import AttentionFunction, default_attention
 from .block import ContextGroup, EasyAnimateTransformerBlock, modulate
 from .config import TransformerConfig
-from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection
+from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection, frame_sinusoids
 
 # U-ViT skips join the outputs of the first blocks to the inputs of the last ones. The release counts both from the
 # front whatever the depth, so that of its 28 blocks the middle two have none.
@@ -167,32 +168,34 @@ class EasyAnimateTransformer3D(nn.Module):
     ) -> torch.Tensor:
         """Run all blocks; the first outputs are added, last in first out, before the last blocks."""
         replacements = options.get("patches_replace", {}).get("dit", {})
+        frame_table = frame_sinusoids(x.shape[1], x.shape[3], x.device)
         pushed: list[torch.Tensor] = []
         for index, block in enumerate(self.transformer_blocks):
             if pushed and index >= FIRST_RECEIVER:
                 x = x + self.long_connect_fc[index - FIRST_RECEIVER](pushed.pop())
             replacement = replacements.get(("double_block", index))
             if replacement is None:
-                x = block(x, modulation, groups, options)
+                x = block(x, modulation, groups, frame_table, options)
             else:
-                x = self._run_replaced(replacement, block, x, modulation, groups, options)
+                run = partial(block, frame_table=frame_table, transformer_options=options)
+                x = _run_replaced(replacement, run, x, modulation, groups, options)
             if self.config.enable_uvit and index < SKIPS:
                 pushed.append(x)
         return x
 
-    @staticmethod
-    def _run_replaced(
-        replacement: Any,
-        block: EasyAnimateTransformerBlock,
-        x: torch.Tensor,
-        modulation: torch.Tensor,
-        groups: list[ContextGroup],
-        options: dict[str, Any],
-    ) -> torch.Tensor:
-        """Let a ComfyUI ``dit`` patch run instead of a block, or around it."""
 
-        def original(arguments: dict[str, Any]) -> dict[str, Any]:
-            return {"img": block(arguments["img"], arguments["vec"], arguments["txt"], options)}
+def _run_replaced(
+    replacement: Any,
+    run: Callable[..., torch.Tensor],
+    x: torch.Tensor,
+    modulation: torch.Tensor,
+    groups: list[ContextGroup],
+    options: dict[str, Any],
+) -> torch.Tensor:
+    """Let a ComfyUI ``dit`` patch run instead of a block, or around it."""
 
-        arguments = {"img": x, "vec": modulation, "txt": groups, "transformer_options": options}
-        return replacement(arguments, {"original_block": original})["img"]
+    def original(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"img": run(arguments["img"], arguments["vec"], arguments["txt"])}
+
+    arguments = {"img": x, "vec": modulation, "txt": groups, "transformer_options": options}
+    return replacement(arguments, {"original_block": original})["img"]

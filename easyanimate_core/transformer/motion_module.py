@@ -11,7 +11,6 @@ import torch.nn as nn
 
 from ..attention import AttentionFunction
 from .config import GLOBAL, MotionModuleConfig
-from .embeddings import frame_sinusoids
 from .layers import GEGLU, Attention, FeedForward
 
 GROUPS = 32
@@ -48,22 +47,23 @@ class MotionTransformerBlock(nn.Module):
         self.ff = FeedForward(dim, GEGLU, operations=operations, **factory)
         self.ff_norm = operations.LayerNorm(dim, eps=1e-5, **norm_factory)
 
-    def forward(self, x: torch.Tensor, transformer_options: dict[str, Any] | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, frame_table: torch.Tensor, transformer_options: dict[str, Any] | None = None
+    ) -> torch.Tensor:
         """``[batch, frames, tokens, dim] -> [batch, frames, tokens, dim]``."""
         for kind, norm, attention in zip(
             self.config.attention_block_types, self.norms, self.attention_blocks, strict=True
         ):
-            normed = self._add_frame_index(norm(x.float()), kind).to(x.dtype)
+            normed = self._add_frame_index(norm(x.float()), frame_table, kind).to(x.dtype)
             x = x + self._attend(kind, attention, normed, transformer_options)
         return x + self.ff(self.ff_norm(x.float()).to(x.dtype))
 
-    def _add_frame_index(self, normed: torch.Tensor, kind: str) -> torch.Tensor:
+    def _add_frame_index(self, normed: torch.Tensor, frame_table: torch.Tensor, kind: str) -> torch.Tensor:
         """Add the sinusoid of each frame's index to ``[batch, frames, tokens, dim]``."""
-        frames, dim = normed.shape[1], normed.shape[3]
-        photo = frames == 1 and kind != GLOBAL and self.config.remove_time_embedding_in_photo
+        photo = len(frame_table) == 1 and kind != GLOBAL and self.config.remove_time_embedding_in_photo
         if photo or not self.config.temporal_position_encoding:
             return normed
-        return normed + frame_sinusoids(frames, dim, normed.device)[:, None]
+        return normed + frame_table[:, None]
 
     @staticmethod
     def _attend(
@@ -102,12 +102,14 @@ class MotionTransformer(nn.Module):
         )
         self.proj_out = operations.Linear(dim, dim, **factory)
 
-    def forward(self, x: torch.Tensor, transformer_options: dict[str, Any] | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, frame_table: torch.Tensor, transformer_options: dict[str, Any] | None = None
+    ) -> torch.Tensor:
         """``[batch, frames, tokens, dim] -> [batch, frames, tokens, dim]``."""
         normed = self.norm(x.flatten(0, 1).transpose(1, 2).float()).transpose(1, 2).to(x.dtype)
         hidden = self.proj_in(normed).view(x.shape)
         for block in self.transformer_blocks:
-            hidden = block(hidden, transformer_options)
+            hidden = block(hidden, frame_table, transformer_options)
         return x + self.proj_out(hidden)
 
 
@@ -118,6 +120,23 @@ class HybridMotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = MotionTransformer(dim, config, **kwargs)
 
-    def forward(self, x: torch.Tensor, transformer_options: dict[str, Any] | None = None) -> torch.Tensor:
-        """``[batch, frames, tokens, dim] -> [batch, frames, tokens, dim]``."""
-        return self.temporal_transformer(x, transformer_options)
+    def forward(
+        self, x: torch.Tensor, frame_table: torch.Tensor, transformer_options: dict[str, Any] | None = None
+    ) -> torch.Tensor:
+        """Run the module.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Tokens ``[batch, frames, tokens, dim]``.
+        frame_table : torch.Tensor
+            Sinusoids of the frame indices ``[frames, dim]``, float32 (:func:`.embeddings.frame_sinusoids`).
+        transformer_options : dict, optional
+            Handed to the attention function.
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape as ``x``.
+        """
+        return self.temporal_transformer(x, frame_table, transformer_options)
