@@ -56,9 +56,10 @@ def size_warning(width: int, height: int, resolution: int | None) -> str | None:
     """Return a warning where the area is far from the one that the checkpoint was trained on, else None."""
     if resolution is None or 1 / FAR_AREA <= width * height / resolution**2 <= FAR_AREA:
         return None
+    # The advice comes early: a node shows two short lines.
     return (
-        f"Expect noise: {width}x{height} is far from the area this checkpoint was trained on; take a size of about "
-        f"{resolution}x{resolution} pixels of area (EasyAnimateV3ResizeToBucket finds one)."
+        f"Expect noise: {width}x{height} is far from the trained area of {resolution}x{resolution}; "
+        "EasyAnimateV3ResizeToBucket finds a size."
     )
 
 

@@ -262,7 +262,7 @@ def test_size_far_from_the_trained_one_gives_a_warning(bench):
     for node in (clip, sampled):
         [line] = result.outputs[node.id]["text"]
         assert line.startswith(
-            "Expect noise: 64x64 is far from the area this checkpoint was trained on; take a size of about 32x32 pixels of area"
+            "Expect noise: 64x64 is far from the trained area of 32x32; EasyAnimateV3ResizeToBucket"
         )
 
 
