@@ -130,6 +130,25 @@ class TestTransformerLoader:
         assert torch.isfinite(latent["samples"]).all()
         assert 0 < relative_error(latent["samples"], expected) < LIMITS["fp8"]
 
+    @pytest.mark.parametrize("mapped", [True, False])
+    def test_weights_are_copied_where_the_host_forbids_mapping(
+        self, bench, host, write_transformer, transformer_weights, monkeypatch, mapped
+    ):
+        """A mapped file shows through into the weights when it is overwritten, a copy does not."""
+        import comfy.cli_args
+
+        monkeypatch.setattr(comfy.cli_args.args, "disable_mmap", not mapped)
+        name = f"mapped_{mapped}.safetensors"
+        graph = Graph()
+        model = _load_transformer(graph, write_transformer(name, transformer_weights))
+        loaded = bench.value(graph, model)
+        with (host.base / "models" / "diffusion_models" / name).open("r+b") as file:
+            size = file.seek(0, 2)
+            file.seek(size // 2)
+            file.write(bytes(size - size // 2))
+        same = all(torch.equal(_tensors(loaded)[key], transformer_weights[key]) for key in _tensors(loaded))
+        assert same is not mapped
+
     def test_prefix_and_stored_tables(self, bench, write_transformer, transformer_weights, expected):
         tables = {name for name in transformer_weights if name.endswith("pos_encoder.pe")}
         assert len(tables) == 56, "the checkpoint was expected to hold the fixed tables"

@@ -228,3 +228,17 @@ def test_transformer_of_four_channels_makes_a_video_from_text(bench, text_to_vid
         assert torch.isfinite(samples).all()
         assert samples.std() > 0.1
     assert torch.equal(stock, bare)
+
+
+def test_transformer_of_four_channels_says_that_it_ignores_images(bench, text_to_video_file):
+    graph = Graph()
+    loader = graph.load()
+    model = graph.add(
+        "EasyAnimateV3TransformerLoader", transformer_name=text_to_video_file, weight_dtype="default"
+    )
+    silent = graph.sample(model, graph.clip(loader))
+    warned = graph.sample(model, graph.clip(loader, start=graph.picture()))
+    result, _ = bench.outcome(graph, silent, warned)
+    assert silent.id not in result.outputs
+    [line] = result.outputs[warned.id]["text"]
+    assert "the start and end images are not used" in line
