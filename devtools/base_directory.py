@@ -6,16 +6,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import golden, tiny_checkpoint
+from . import golden, tiny_checkpoint, tiny_lora
 from .environment import ROOT
 
 PACK_NAME = "EasyAnimateV3"
 START_IMAGE = ROOT / "assets" / "start_image.png"
-_FOLDERS = ("models/EasyAnimate", "input", "output", "user", "temp", "custom_nodes")
+END_IMAGE = ROOT / "assets" / "end_image.png"
+START_VIDEO = ROOT / "assets" / "start_video.mp4"
+_FOLDERS = ("models/EasyAnimate", "models/loras", "input", "output", "user", "temp", "custom_nodes")
 
 
 def prepare(base: Path, link_pack: bool, checkpoint: Path | None = None) -> Path:
-    """Make ``base`` a ComfyUI base directory with the tiny checkpoint and the shipped picture, and return it.
+    """Make ``base`` a ComfyUI base directory with the tiny checkpoint, its LoRA and the shipped samples.
 
     Parameters
     ----------
@@ -34,8 +36,10 @@ def prepare(base: Path, link_pack: bool, checkpoint: Path | None = None) -> Path
         shutil.copytree(checkpoint, installed, dirs_exist_ok=True)
     else:
         _write_checkpoint(installed, base / "tiny_checkpoint.stamp")
-    if START_IMAGE.is_file():
-        shutil.copyfile(START_IMAGE, base / "input" / START_IMAGE.name)
+    tiny_lora.write(base / "models" / "loras" / tiny_lora.NAME, installed)
+    for sample in (START_IMAGE, END_IMAGE, START_VIDEO):
+        if sample.is_file():
+            shutil.copyfile(sample, base / "input" / sample.name)
     if link_pack:
         _link(base / "custom_nodes" / PACK_NAME, ROOT)
     return base

@@ -3,7 +3,19 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..easyanimate_core.host.checkpoints import register_folder
-from . import conditioning, image, loaders, sampling, text, vae, video
+from . import (
+    conditioning,
+    extend_video,
+    image,
+    joining,
+    loaders,
+    long_video,
+    lora,
+    sampling,
+    text,
+    vae,
+    video,
+)
 
 
 class EasyAnimateV3Extension(ComfyExtension):
@@ -11,7 +23,19 @@ class EasyAnimateV3Extension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes, from checkpoint to file."""
-        stages = (loaders, text, image, conditioning, sampling, vae, video)
+        stages = (
+            loaders,
+            lora,
+            text,
+            image,
+            conditioning,
+            sampling,
+            vae,
+            extend_video,
+            joining,
+            video,
+            long_video,
+        )
         return [node for stage in stages for node in stage.NODES]
 
 

@@ -10,6 +10,7 @@ from ..easyanimate_core.host.conditioning import (
     size_warning,
     snap_length,
 )
+from ..easyanimate_core.host.progress import place_in_expansion
 from .messages import show_in_node
 
 
@@ -59,12 +60,28 @@ class EasyAnimateV3ImageToVideo(io.ComfyNode):
                     tooltip="First frame of the clip; a batch gives its first frames. Other sizes are scaled and cropped.",
                 ),
                 io.Image.Input(
-                    "end_image", optional=True, tooltip="Last frame of the clip; needs a start image too."
+                    "end_image",
+                    optional=True,
+                    tooltip="Last frame of the clip; a batch gives its last frames. Needs a start image too.",
                 ),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
                     tooltip="CLIP embedding of the start image (EasyAnimateV3ImageEncode or CLIPVisionEncode).",
+                ),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output_end",
+                    optional=True,
+                    tooltip="CLIP embedding of the end image; the release embeds the start image alone.",
+                ),
+                io.Float.Input(
+                    "clip_mix",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Where both embeddings are given, the share of the end image's: 0 start only, 1 end only.",
                 ),
             ],
             outputs=[
@@ -90,6 +107,8 @@ class EasyAnimateV3ImageToVideo(io.ComfyNode):
         start_image: io.Image.Type | None = None,
         end_image: io.Image.Type | None = None,
         clip_vision_output: io.ClipVisionOutput.Type | None = None,
+        clip_vision_output_end: io.ClipVisionOutput.Type | None = None,
+        clip_mix: float = 0.5,
     ) -> io.NodeOutput:
         """Encode the given frames and attach them to both conditionings."""
         frames = snap_length(length)
@@ -99,10 +118,19 @@ class EasyAnimateV3ImageToVideo(io.ComfyNode):
             if frames != length
             else None
         )
-        warning = size_warning(width, height, getattr(vae, "trained_resolution", None))
+        # The node that made several segments of a video has said it already.
+        alone = place_in_expansion() == (0, 1)
+        warning = size_warning(width, height, getattr(vae, "trained_resolution", None)) if alone else None
         latent = empty_latent(width, height, frames, batch_size, vae.latent_channels)
         return io.NodeOutput(
-            attach_inpaint(positive, inpaint, start_image is not None, clip_vision_output),
+            attach_inpaint(
+                positive,
+                inpaint,
+                start_image is not None,
+                clip_vision_output,
+                clip_vision_output_end,
+                clip_mix,
+            ),
             attach_inpaint(negative, inpaint, start_image is not None),
             {"samples": latent},
             ui=show_in_node(cls, snapped, warning),

@@ -1,9 +1,11 @@
 """Start images: their CLIP embedding, and sizes that the model knows."""
 
+import nodes
 from comfy_api.latest import io
 
-from ..easyanimate_core.conditioning import clip_image, closest_size
-from ..easyanimate_core.host.images import rgb_frames, stretch_frames
+from ..easyanimate_core.conditioning import closest_size
+from ..easyanimate_core.host.image_encoder import encode_image
+from ..easyanimate_core.host.images import fit_frames, rgb_frames, stretch_frames
 
 
 class EasyAnimateV3ImageEncode(io.ComfyNode):
@@ -36,10 +38,7 @@ class EasyAnimateV3ImageEncode(io.ComfyNode):
     @classmethod
     def execute(cls, clip_vision: io.ClipVision.Type, image: io.Image.Type) -> io.NodeOutput:
         """Encode the image."""
-        if clip_vision is None:
-            raise ValueError("there is no CLIP vision model: the loader that it comes from did not find one.")
-        size = getattr(clip_vision, "image_size", 224)
-        return io.NodeOutput(clip_vision.encode_image(clip_image(rgb_frames(image, "image")[:1], size)))
+        return io.NodeOutput(encode_image(clip_vision, rgb_frames(image, "image")))
 
 
 class EasyAnimateV3ResizeToBucket(io.ComfyNode):
@@ -79,4 +78,34 @@ class EasyAnimateV3ResizeToBucket(io.ComfyNode):
         return io.NodeOutput(stretch_frames(frames, width, height, "image"), width, height)
 
 
-NODES = [EasyAnimateV3ImageEncode, EasyAnimateV3ResizeToBucket]
+class EasyAnimateV3FitImage(io.ComfyNode):
+    """Scale and crop images to the size of a video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="EasyAnimateV3FitImage",
+            display_name="EasyAnimateV3 Fit Image",
+            category="EasyAnimateV3/image",
+            description="Scales images to cover a size and cuts them around the centre, as Image To Video does by itself; "
+            "alpha is dropped.",
+            inputs=[
+                io.Image.Input("image", tooltip="Images or video frames, of any size."),
+                io.Int.Input(
+                    "width", default=672, min=16, max=nodes.MAX_RESOLUTION, step=16, tooltip="Pixels."
+                ),
+                io.Int.Input(
+                    "height", default=384, min=16, max=nodes.MAX_RESOLUTION, step=16, tooltip="Pixels."
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The images at this size; unchanged where they have it.")],
+        )
+
+    @classmethod
+    def execute(cls, image: io.Image.Type, width: int, height: int) -> io.NodeOutput:
+        """Fit the images."""
+        return io.NodeOutput(fit_frames(image, width, height, "image"))
+
+
+NODES = [EasyAnimateV3ImageEncode, EasyAnimateV3ResizeToBucket, EasyAnimateV3FitImage]

@@ -1,16 +1,16 @@
 """The release's samplers and schedules."""
 
 import comfy.sample
-import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..easyanimate_core.host.conditioning import ignored_frames_warning, set_clip_apply_ratio, size_warning
+from ..easyanimate_core.host.conditioning import ignored_frames_warning, size_warning
 from ..easyanimate_core.host.loading import trained_resolution
-from ..easyanimate_core.host.sampler import ReleaseSampler, denoised_sigmas
+from ..easyanimate_core.host.progress import place_in_expansion, sampling_callback
+from ..easyanimate_core.host.sampler import denoised_sigmas, sample_latent
 from ..easyanimate_core.sampling import SAMPLERS
 from ..easyanimate_core.vae import SPACE_FACTOR
-from .messages import show_in_node
+from .messages import show_in_node, show_progress
 
 SAMPLER_TOOLTIP = (
     "Euler, Euler A, DPM++ (2M), PNDM or DDIM, each with the steps and noise levels of the release."
@@ -104,22 +104,30 @@ class EasyAnimateV3Sampler(io.ComfyNode):
         sigmas = denoised_sigmas(sampler_name, steps, denoise)
         if len(sigmas) < 2:
             return io.NodeOutput({**latent_image, "samples": latent})
-        warning = size_warning(
-            latent.shape[-1] * SPACE_FACTOR, latent.shape[-2] * SPACE_FACTOR, trained_resolution(model)
-        )
-        ui = show_in_node(cls, warning, ignored_frames_warning(model, positive))
-        samples = comfy.sample.sample_custom(
+        part, parts = place_in_expansion()
+        if parts > 1:
+            show_progress(cls, f"Segment {part + 1} of {parts}")
+            ui = None
+        else:
+            warning = size_warning(
+                latent.shape[-1] * SPACE_FACTOR, latent.shape[-2] * SPACE_FACTOR, trained_resolution(model)
+            )
+            ui = show_in_node(cls, warning, ignored_frames_warning(model, positive))
+        samples = sample_latent(
             model,
-            comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index")),
-            cfg,
-            ReleaseSampler(sampler_name, clip_sample, whole_run=denoise == 1),
-            sigmas,
-            set_clip_apply_ratio(positive, clip_apply_ratio),
-            set_clip_apply_ratio(negative, clip_apply_ratio),
+            positive,
+            negative,
             latent,
-            noise_mask=latent_image.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
             seed=seed,
+            sigmas=sigmas,
+            cfg=cfg,
+            sampler_name=sampler_name,
+            clip_apply_ratio=clip_apply_ratio,
+            callback=sampling_callback(model, len(sigmas) - 1, part, parts),
+            clip_sample=clip_sample,
+            whole_run=denoise == 1,
+            batch_index=latent_image.get("batch_index"),
+            noise_mask=latent_image.get("noise_mask"),
         )
         return io.NodeOutput({**latent_image, "samples": samples}, ui=ui)
 

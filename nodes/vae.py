@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..easyanimate_core.host.conditioning import check_size, require_slice_vae
 from ..easyanimate_core.host.images import rgb_frames
-from ..easyanimate_core.vae import encodable_frames
+from ..easyanimate_core.vae import SLICE_FRAMES
 from .messages import show_in_node
 
 
@@ -21,7 +21,8 @@ class EasyAnimateV3VAEEncode(io.ComfyNode):
             description="Encodes an image or video frames, for video-to-video.",
             inputs=[
                 io.Image.Input(
-                    "pixels", tooltip="1 frame, a multiple of 8, or one more than a multiple of 8."
+                    "pixels",
+                    tooltip="1 frame or a multiple of 8; frames left over at the end are not encoded.",
                 ),
                 io.Vae.Input("vae", tooltip="The Slice VAE of EasyAnimateV3."),
                 io.Boolean.Input(
@@ -40,10 +41,12 @@ class EasyAnimateV3VAEEncode(io.ComfyNode):
         require_slice_vae(vae)
         frames = rgb_frames(pixels, "pixels")
         check_size(frames.shape[2], frames.shape[1])
-        count = encodable_frames(len(frames))
-        cut = f"{len(frames)} frames cannot be encoded whole; the last {len(frames) - count} were left out."
+        # As many as EasyAnimateV3ImageToVideo makes room for.
+        count = max(len(frames) - len(frames) % SLICE_FRAMES, 1)
+        left = len(frames) - count
+        cut = f"A clip has 1 frame or a multiple of 8; of {len(frames)} frames the last {left} were left out."
         samples = vae.encode_frames(frames[:count], tiled=None if tiling else False)
-        return io.NodeOutput({"samples": samples}, ui=show_in_node(cls, cut if count < len(frames) else None))
+        return io.NodeOutput({"samples": samples}, ui=show_in_node(cls, cut if left else None))
 
 
 class EasyAnimateV3VAEDecode(io.ComfyNode):

@@ -1,18 +1,41 @@
 """Frames to an mp4 file."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import folder_paths
-import numpy as np
-import torch
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
-from ..easyanimate_core.host.images import rgb_frames
+from ..easyanimate_core.host.images import eight_bit, rgb_frames
 from ..easyanimate_core.video import write_mp4
+
+
+def saving_inputs(prefix: str) -> list[io.Input]:
+    """Return the inputs of a node that writes an mp4, with the default of ``filename_prefix``."""
+    return [
+        io.String.Input(
+            "filename_prefix",
+            default=prefix,
+            tooltip="Path and name below the output folder; %year%-%month%-%day% and %width% are replaced.",
+        ),
+        io.Float.Input(
+            "fps",
+            default=24.0,
+            min=1.0,
+            max=120.0,
+            step=0.01,
+            tooltip="Frames per second; 24 as trained.",
+        ),
+        io.Int.Input(
+            "crf",
+            default=17,
+            min=1,
+            max=51,
+            tooltip="Quality: 1 is best and largest, 17 shows no loss, 51 is worst.",
+        ),
+    ]
 
 
 class EasyAnimateV3SaveVideo(io.ComfyNode):
@@ -28,26 +51,7 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
             description="Saves frames as H.264 mp4; drop the file into ComfyUI to get this graph back.",
             inputs=[
                 io.Image.Input("images", tooltip="Frames of the video."),
-                io.String.Input(
-                    "filename_prefix",
-                    default="video/EasyAnimateV3",
-                    tooltip="Path and name below the output folder; %year%-%month%-%day% and %width% are replaced.",
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=24.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Frames per second; 24 as trained.",
-                ),
-                io.Int.Input(
-                    "crf",
-                    default=17,
-                    min=1,
-                    max=51,
-                    tooltip="Quality: 1 is best and largest, 17 shows no loss, 51 is worst.",
-                ),
+                *saving_inputs("video/EasyAnimateV3"),
             ],
             outputs=[],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -59,23 +63,26 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
         """Write the file and show it in the node."""
         frames = rgb_frames(images, "images")
         height, width = frames.shape[1:3]
-        folder, name, counter, subfolder = _save_place(filename_prefix, width, height)
+        folder, name, counter, subfolder = save_place(filename_prefix, width, height)
         file = f"{name}_{counter:05}_.mp4"
-        write_mp4(Path(folder) / file, _eight_bit(frames), fps, crf=crf, metadata=cls._metadata())
+        write_mp4(Path(folder) / file, eight_bit(frames), fps, crf=crf, metadata=graph_metadata(cls.hidden))
         return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)]))
 
-    @classmethod
-    def _metadata(cls) -> dict[str, str]:
-        """Return the graph as the host's own SaveVideo stores it, unless the user switched that off."""
-        if args.disable_metadata:
-            return {}
-        entries: dict[str, Any] = dict(cls.hidden.extra_pnginfo or {})
-        if cls.hidden.prompt is not None:
-            entries["prompt"] = cls.hidden.prompt
-        return {key: json.dumps(value) for key, value in entries.items()}
+
+def graph_metadata(hidden: Any) -> dict[str, str]:
+    """Return the graph as the host's own SaveVideo stores it, unless the user switched that off.
+
+    ``hidden`` is the node's holder of hidden inputs, ``prompt`` and ``extra_pnginfo`` among them.
+    """
+    if args.disable_metadata:
+        return {}
+    entries: dict[str, Any] = dict(hidden.extra_pnginfo or {})
+    if hidden.prompt is not None:
+        entries["prompt"] = hidden.prompt
+    return {key: json.dumps(value) for key, value in entries.items()}
 
 
-def _save_place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
+def save_place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
     """Return folder, name, number and sub-folder of the next file of a prefix."""
     output = folder_paths.get_output_directory()
     try:
@@ -89,12 +96,6 @@ def _save_place(prefix: str, width: int, height: int) -> tuple[str, str, int, st
         raise ValueError(
             f"filename_prefix {prefix!r} leads outside the output folder {output}: give a path inside of it."
         ) from error
-
-
-def _eight_bit(frames: torch.Tensor) -> Iterator[np.ndarray]:
-    """Yield each frame as uint8 ``[height, width, 3]``, one at a time to keep memory low."""
-    for frame in frames:
-        yield frame.mul(255).round().clamp(0, 255).to(device="cpu", dtype=torch.uint8).numpy()
 
 
 NODES = [EasyAnimateV3SaveVideo]

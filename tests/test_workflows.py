@@ -1,4 +1,4 @@
-"""The shipped workflow files: their layout, their links, and the mp4 that a real server makes of each."""
+"""The shipped workflow files: their layout, their links, and the file that a real server makes of each."""
 
 import io
 import json
@@ -8,16 +8,34 @@ from itertools import combinations, pairwise
 
 import av
 import pytest
+from PIL import Image
 
-from devtools import tiny_checkpoint, workflows
-from devtools.base_directory import PACK_NAME, START_IMAGE
+from devtools import tiny_checkpoint, tiny_lora, workflows
+from devtools.base_directory import END_IMAGE, PACK_NAME, START_IMAGE, START_VIDEO
 from devtools.environment import ROOT
 
 FOLDER = ROOT / "workflows"
-OWN = ("image_to_video", "text_to_video")
-STOCK = ("image_to_video_stock", "text_to_video_stock")
-NAMES = OWN + STOCK
-STAGES = ["Load", "Prompt", "Image", "Clip", "Sample", "Decode", "Save"]
+
+_TEXT = ["Load", "Prompt", "Clip", "Sample", "Decode", "Save"]
+_IMAGE = ["Load", "Prompt", "Image", "Clip", "Sample", "Decode", "Save"]
+STAGES = {
+    "text_to_video": _TEXT,
+    "image_to_video": _IMAGE,
+    "first_last_frame": _IMAGE,
+    "text_to_image": _TEXT,
+    "video_to_video": ["Load", "Prompt", "Video", "Clip", "Sample", "Decode", "Save"],
+    "lora": ["Load", "LoRA", "Prompt", "Clip", "Sample", "Decode", "Save"],
+    "extend_video": ["Load", "Prompt", "Video", "Extend", "Save"],
+    "long_video": ["Load", "Prompt", "Image", "Long Video"],
+    "text_to_video_stock": _TEXT,
+    "image_to_video_stock": _IMAGE,
+}
+NAMES = tuple(STAGES)
+STOCK = tuple(name for name in NAMES if name.endswith("_stock"))
+# Nodes that make several segments, each with a sampler and a decoder of its own.
+LONG = ("extend_video", "long_video")
+FROM_TEXT = (*(name for name in NAMES if name.startswith("text_to_")), "lora")
+FROM_VIDEO = ("video_to_video", "extend_video")
 NOTES = {"Note", "MarkdownNote"}
 # A node's title stands above its position.
 TITLE_HEIGHT = 30
@@ -87,7 +105,7 @@ def test_links_agree_with_both_ends_and_with_the_host(name, object_info):
         info = object_info[node["type"]]
         assert [slot["type"] for slot in node["outputs"]] == info["output"]
         described = {**info["input"]["required"], **info["input"].get("optional", {})}
-        # The upload button of LoadImage is the UI's own.
+        # The upload button of LoadImage and LoadVideo is the UI's own.
         assert {slot["name"] for slot in node["inputs"]} - {"upload"} <= set(described)
 
 
@@ -102,9 +120,10 @@ def test_every_input_is_given_and_allowed(name, object_info):
         controls = uploads = 0
         for key, kind, options in workflows.widget_inputs(info):
             controls += bool(options.get("control_after_generate"))
-            uploads += bool(options.get("image_upload"))
+            uploads += any(options.get(f"{kind}_upload") for kind in ("image", "video"))
             value = node["inputs"][key]
-            if isinstance(value, list) or key == "checkpoint":
+            # Nobody has these files before downloading them.
+            if isinstance(value, list) or key in ("checkpoint", "lora_name"):
                 continue
             choices = kind if isinstance(kind, list) else options.get("options")
             if choices:
@@ -122,38 +141,87 @@ def test_values_are_those_of_the_release(name, object_info):
     values = {}
     for node in prompt.values():
         values.update(node["inputs"])
-    expected = {
-        "checkpoint": CHECKPOINT,
-        "seed": 43,
-        "steps": 25,
-        "cfg": 7,
-        "denoise": 1,
-        "length": 144,
-        "fps": 24,
-    }
+    expected = {"checkpoint": CHECKPOINT, "seed": 43, "steps": 25, "cfg": 7}
+    if name not in LONG:
+        expected["denoise"] = 0.7 if name == "video_to_video" else 1
+        expected["length"] = 1 if name == "text_to_image" else 144
+        expected["clip_mix"] = 0.5
+    if name in STOCK:
+        expected |= {"sampler_name": "euler", "scheduler": "normal"}
+    else:
+        expected |= {"sampler_name": "Euler", "clip_apply_ratio": 0.5, "smoothing": True, "clean": True}
+    if name == "video_to_video":
+        # A video's own length counts, its first frames are picked before.
+        del expected["length"]
+    if name in FROM_TEXT:
+        expected |= {"width": 672, "height": 384}
+    if name in LONG:
+        expected |= {"partial_length": 72, "overlap": 4, "overlap_mix": "linear", "drift_control": "off"}
+        expected |= {"width": 0, "height": 0, "segments": 2, "total_length": 480 * (name == "long_video")}
+    if name not in (*FROM_VIDEO, "text_to_image"):
+        expected["fps"] = 24
+    if name == "lora":
+        expected |= {"strength_model": 1, "strength_clip": 1}
     assert {key: values[key] for key in expected} == expected
-    if name in OWN:
-        assert (values["sampler_name"], values["clip_apply_ratio"]) == ("Euler", 0.5)
-        assert values["smoothing"] and values["tiling"] and values["clean"]
-    else:
-        assert (values["sampler_name"], values["scheduler"]) == ("euler", "normal")
-    if name.startswith("text"):
-        assert (values["width"], values["height"]) == (672, 384)
-        assert "clip_vision_output" not in values
-    else:
-        resize = prompt[workflows.nodes_of(prompt, "EasyAnimateV3ResizeToBucket")[0]]
-        picture = prompt[workflows.nodes_of(prompt, "LoadImage")[0]]
-        clip = prompt[workflows.nodes_of(prompt, "EasyAnimateV3ImageToVideo")[0]]
-        assert resize["inputs"]["base"] == 512
-        assert picture["inputs"]["image"] == START_IMAGE.name
-        assert isinstance(clip["inputs"]["width"], list)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FROM_TEXT])
+def test_size_comes_from_the_sample(name, object_info):
+    prompt = workflows.to_api(load(name), object_info)
+    of_type = {
+        kind: [prompt[node]["inputs"] for node in workflows.nodes_of(prompt, kind)]
+        for kind in ("LoadImage", "LoadVideo", "EasyAnimateV3ResizeToBucket", "EasyAnimateV3ImageToVideo")
+    }
+    samples = [node["image"] for node in of_type["LoadImage"]] + [
+        node["file"] for node in of_type["LoadVideo"]
+    ]
+    expected = [START_VIDEO] if name in FROM_VIDEO else [START_IMAGE]
+    expected += [END_IMAGE] if name == "first_last_frame" else []
+    assert samples == [sample.name for sample in expected]
+    assert [node["base"] for node in of_type["EasyAnimateV3ResizeToBucket"]] == [512] * len(samples)
+    buckets = workflows.nodes_of(prompt, "EasyAnimateV3ResizeToBucket")
+    for clip in of_type["EasyAnimateV3ImageToVideo"]:
+        assert (clip["width"], clip["height"]) == ([buckets[0], 1], [buckets[0], 2])
+
+
+@pytest.mark.parametrize("name", FROM_VIDEO)
+def test_rate_of_the_result_is_that_of_the_video(name, object_info):
+    prompt = workflows.to_api(load(name), object_info)
+    (parts,) = workflows.nodes_of(prompt, "GetVideoComponents")
+    (save,) = workflows.nodes_of(prompt, "EasyAnimateV3SaveVideo")
+    assert prompt[save]["inputs"]["fps"] == [parts, 2]
+
+
+def test_video_to_video_starts_from_the_encoded_video(object_info):
+    prompt = workflows.to_api(load("video_to_video"), object_info)
+    (sampler,) = workflows.nodes_of(prompt, "EasyAnimateV3Sampler")
+    (encode,) = workflows.nodes_of(prompt, "EasyAnimateV3VAEEncode")
+    assert prompt[sampler]["inputs"]["latent_image"] == [encode, 0]
+
+
+def test_lora_changes_what_is_sampled_and_what_is_encoded(object_info):
+    prompt = workflows.to_api(load("lora"), object_info)
+    (lora,) = workflows.nodes_of(prompt, "EasyAnimateV3LoraLoader")
+    (sampler,) = workflows.nodes_of(prompt, "EasyAnimateV3Sampler")
+    texts = workflows.nodes_of(prompt, "EasyAnimateV3TextEncode")
+    assert prompt[sampler]["inputs"]["model"] == [lora, 0]
+    assert [prompt[text]["inputs"]["clip"] for text in texts] == [[lora, 1]] * 2
+
+
+def test_both_frames_have_their_embedding(object_info):
+    prompt = workflows.to_api(load("first_last_frame"), object_info)
+    (clip,) = workflows.nodes_of(prompt, "EasyAnimateV3ImageToVideo")
+    clip = prompt[clip]["inputs"]
+    for image, embed in (("start_image", "clip_vision_output"), ("end_image", "clip_vision_output_end")):
+        assert prompt[clip[embed][0]]["inputs"]["image"] == clip[image]
+    assert clip["start_image"] != clip["end_image"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_stand_left_to_right_without_overlap(name):
     workflow = load(name)
     groups = {group["title"]: edges(group) for group in workflow["groups"]}
-    assert list(groups) == [stage for stage in STAGES if stage != "Image" or name.startswith("image")]
+    assert list(groups) == STAGES[name]
     for left, right in pairwise(groups.values()):
         assert left[2] < right[0]
     for node in workflow["nodes"]:
@@ -170,6 +238,16 @@ def test_note_tells_folder_and_sizes_in_english_and_chinese(name):
     (text,) = note["widgets_values"]
     for word in ("models/EasyAnimate", CHECKPOINT, "672 x 384", "1008 x 576", "1248 x 720", "模型", "尺寸"):
         assert word in text
+    # What a workflow is for is explained in both languages too.
+    own = {
+        "lora": ("*models/loras*", "*lora_unet__*"),
+        "first_last_frame": ("*clip_mix*", "首尾帧"),
+        "video_to_video": ("*denoise*", "视频"),
+        "extend_video": ("*segments*", "提示词"),
+        "long_video": ("*total_length*", "长度"),
+    }
+    for word in own.get(name, ()):
+        assert word in text
 
 
 def test_template_browser_is_served_the_files(server):
@@ -181,37 +259,67 @@ def test_template_browser_is_served_the_files(server):
             assert answer.headers["Content-Type"] == "image/jpeg"
 
 
-def small(prompt, length):
-    """Point a prompt at the tiny checkpoint, at a size for tests; links stay as they are."""
-    values = {
-        "checkpoint": tiny_checkpoint.NAME,
-        "base": 64,
-        "width": 48,
-        "height": 32,
-        "length": length,
-        "steps": 4,
-    }
+# Values that point a workflow at the tiny files, at a size for tests; 0 and 1 mean something of their own.
+SMALL = {
+    "checkpoint": tiny_checkpoint.NAME,
+    "lora_name": tiny_lora.NAME,
+    "base": 64,
+    "width": 48,
+    "height": 32,
+    "length": 8,
+    "partial_length": 8,
+    "total_length": 12,
+    "steps": 4,
+}
+
+
+def small(prompt):
+    """Point a prompt at the tiny files, at a size for tests; links stay as they are."""
     for node in prompt.values():
-        for key, value in values.items():
-            if not isinstance(node["inputs"].get(key, []), list):
+        for key, value in SMALL.items():
+            stored = node["inputs"].get(key, [])
+            if not isinstance(stored, list) and stored not in (0, 1):
                 node["inputs"][key] = value
     return prompt
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_server_makes_an_mp4_with_the_workflow_in_it(name, server, object_info):
+def small_size(name):
+    """Return width and height of the file that the small workflow makes."""
+    # The shipped samples are square, and their bucket at 64 is 64x64.
+    return (48, 32) if name in FROM_TEXT else (64, 64)
+
+
+# What two segments of 8 frames with 4 in common make, behind the 24 frames of the sample video or alone.
+FRAMES = {"extend_video": 32, "long_video": 12}
+
+
+def run_small(name, server, object_info):
+    """Run a workflow and return its prompt, its content and the one file that it saved."""
     workflow = load(name)
-    # The shipped picture is square, and its bucket at 64 is 64x64.
-    size, length = ((48, 32), 16) if name.startswith("text") else ((64, 64), 8)
-    prompt = small(workflows.to_api(workflow, object_info), length)
+    prompt = small(workflows.to_api(workflow, object_info))
     with server.submit(prompt, {"extra_pnginfo": {"workflow": workflow}}) as run:
         entry = run.wait(120)
-    (file,) = workflows.saved_files(entry["outputs"], ".mp4")
-    with av.open(io.BytesIO(server.view(file["filename"], file["subfolder"], file["type"]))) as video:
+    suffix = ".png" if name == "text_to_image" else ".mp4"
+    (file,) = workflows.saved_files(entry["outputs"], suffix)
+    return prompt, workflow, io.BytesIO(server.view(file["filename"], file["subfolder"], file["type"]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "text_to_image"])
+def test_server_makes_an_mp4_with_the_workflow_in_it(name, server, object_info):
+    prompt, workflow, file = run_small(name, server, object_info)
+    with av.open(file) as video:
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert stream.average_rate == Fraction(24)
-        assert (stream.width, stream.height) == size
-        assert sum(1 for _ in video.decode(stream)) == length
+        assert (stream.width, stream.height) == small_size(name)
+        assert sum(1 for _ in video.decode(stream)) == FRAMES.get(name, SMALL["length"])
         assert json.loads(video.metadata["workflow"]) == workflow
         assert json.loads(video.metadata["prompt"]).keys() == prompt.keys()
+
+
+def test_server_makes_a_picture_with_the_workflow_in_it(server, object_info):
+    prompt, workflow, file = run_small("text_to_image", server, object_info)
+    with Image.open(file) as picture:
+        assert picture.size == small_size("text_to_image")
+        assert json.loads(picture.text["workflow"]) == workflow
+        assert json.loads(picture.text["prompt"]).keys() == prompt.keys()

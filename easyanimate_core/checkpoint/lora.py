@@ -4,7 +4,8 @@ A module is named by its part, ``lora_unet`` (the transformer) or ``lora_te`` (t
 underscores for dots. The release writes two underscores after ``lora_unet``, ComfyUI's own key map knows one.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ TRANSFORMER_PART = "lora_unet"
 TEXT_PART = "lora_te"
 _HOST_TRANSFORMER_PREFIX = "diffusion_model."
 _HOST_TEXT_PREFIX = "text_encoders.t5xxl.transformer."
+# What T5's modules start with, which tells its LoRA from that of a CLIP text encoder.
+_T5_MODULES = f"{TEXT_PART}_encoder_block_"
 _TENSOR_NAMES = {"lora_up.weight": "up", "lora_down.weight": "down", "alpha": "alpha"}
 
 
@@ -40,7 +43,7 @@ class LoraModule:
 
 def is_release_lora(keys: Iterable[str]) -> bool:
     """Return whether a file's tensor names are those of the release's LoRAs, which ComfyUI does not match."""
-    return any(key.startswith(f"{TRANSFORMER_PART}__") for key in keys)
+    return any(key.startswith((f"{TRANSFORMER_PART}__", _T5_MODULES)) for key in keys)
 
 
 def read_modules(lora: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
@@ -123,16 +126,35 @@ def merge_lora(
     merged = {}
     for path, module in modules.items():
         weight = state_dict[f"{path}.weight"]
-        delta = module.delta()
-        if delta.numel() != weight.numel() or delta.shape[0] != weight.shape[0]:
-            raise ValueError(
-                f"The LoRA's update of {path!r} has shape {list(delta.shape)}, the weight {list(weight.shape)}: "
-                "the LoRA is for another model."
-            )
-        changed = weight.float() + multiplier * delta.reshape(weight.shape).to(weight.device)
+        _check_shape(path, module, weight.shape)
+        changed = weight.float() + multiplier * module.delta().reshape(weight.shape).to(weight.device)
         merged[f"{path}.weight"] = changed.to(weight.dtype)
     state_dict.update(merged)
     return set(merged)
+
+
+def check_shapes(
+    lora: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]], part: str = TRANSFORMER_PART
+) -> None:
+    """Check one part of a LoRA against the weights that it changes, which ComfyUI does too late to stop a run.
+
+    Parameters
+    ----------
+    lora : mapping of str to torch.Tensor
+        The LoRA file's tensors.
+    shapes : mapping of str to sequence of int
+        Shapes of the model's tensors under official names.
+    part : {"lora_unet", "lora_te"}, optional
+        Whose modules to check.
+
+    Raises
+    ------
+    ValueError
+        The file is not of this layout, or has a module that the model lacks or that is of another shape.
+    """
+    weighted = [name.removesuffix(".weight") for name in shapes if name.endswith(".weight")]
+    for path, module in _modules_of(read_modules(lora), part, weighted).items():
+        _check_shape(path, module, shapes[f"{path}.weight"])
 
 
 def to_native_names(
@@ -175,6 +197,16 @@ def to_native_names(
             native[f"{prefix}{path}.lora_down.weight"] = module.down
             native[f"{prefix}{path}.alpha"] = torch.tensor(module.alpha)
     return native
+
+
+def _check_shape(path: str, module: LoraModule, shape: Sequence[int]) -> None:
+    """Raise a ValueError unless an update has the rows and the size of its weight."""
+    rows, columns = module.up.shape[0], module.down[0].numel()
+    if rows != shape[0] or rows * columns != math.prod(shape):
+        raise ValueError(
+            f"The LoRA's update of {path!r} has shape {[rows, columns]}, the weight {list(shape)}: "
+            "the LoRA is for another model."
+        )
 
 
 def _module_names(names: Iterable[str]) -> list[str]:

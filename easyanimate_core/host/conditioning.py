@@ -6,7 +6,7 @@ import node_helpers
 import torch
 
 from ..checkpoint.detect import CLIP_EMBED_WIDTH
-from ..conditioning import encode_inpaint, mask_and_masked_video
+from ..conditioning import blend_embeds, encode_inpaint, mask_and_masked_video
 from ..vae import SLICE_FRAMES, SPACE_FACTOR, SliceVAE, SliceVAEConfig, latent_frames
 from .images import fit_frames
 from .model import CLIP_EMBEDS_KEY, CLIP_RATIO_KEY, GIVEN_FRAMES_KEY, INPAINT_KEY, EasyAnimateV3Model
@@ -112,25 +112,50 @@ def empty_latent(width: int, height: int, length: int, batch_size: int, channels
 
 
 def attach_inpaint(
-    conditioning: list, inpaint: torch.Tensor, given_frames: bool, clip_vision_output: Any = None
+    conditioning: list,
+    inpaint: torch.Tensor,
+    given_frames: bool,
+    clip_vision_output: Any = None,
+    clip_vision_output_end: Any = None,
+    clip_mix: float = 0.5,
 ) -> list:
-    """Return the CONDITIONING with the inpainting latents and, where given, the CLIP embedding of an image.
+    """Return the CONDITIONING with the inpainting latents and, where given, the CLIP embedding of the images.
+
+    Parameters
+    ----------
+    conditioning : list
+        CONDITIONING of a prompt.
+    inpaint : torch.Tensor
+        Of :func:`encode_frames`.
+    given_frames : bool
+        Whether any frame of the clip is given.
+    clip_vision_output, clip_vision_output_end : comfy.clip_vision.Output, optional
+        CLIP embeddings of the start and of the end image.
+    clip_mix : float
+        Share of the end image's embedding where both are given.
 
     Raises
     ------
     ValueError
-        If the CLIP output has no projected embedding of one image.
+        If a CLIP output has no projected embedding of one image.
     """
     values = {INPAINT_KEY: inpaint, GIVEN_FRAMES_KEY: given_frames}
-    if clip_vision_output is not None:
-        embeds = clip_vision_output["image_embeds"]
-        if embeds.ndim != 2 or embeds.shape[-1] != CLIP_EMBED_WIDTH:
-            raise ValueError(
-                f"the CLIP image embedding has shape {list(embeds.shape)}, but EasyAnimateV3 reads [1, 768]: encode "
-                "the image with CLIP ViT-L/14 (clip_vision_l, or the CLIP_VISION of EasyAnimateV3Loader)."
-            )
-        values[CLIP_EMBEDS_KEY] = embeds[:1]
+    outputs = {"clip_vision_output": clip_vision_output, "clip_vision_output_end": clip_vision_output_end}
+    embeds = [_image_embeds(output, name) for name, output in outputs.items() if output is not None]
+    if embeds:
+        values[CLIP_EMBEDS_KEY] = blend_embeds(*embeds, clip_mix) if len(embeds) == 2 else embeds[0]
     return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def _image_embeds(output: Any, name: str) -> torch.Tensor:
+    """Return the embedding ``[1, 768]`` of a CLIP output; ``name`` is the input that an error names."""
+    embeds = output["image_embeds"]
+    if embeds.ndim != 2 or embeds.shape[-1] != CLIP_EMBED_WIDTH:
+        raise ValueError(
+            f"the CLIP image embedding in {name} has shape {list(embeds.shape)}, but EasyAnimateV3 reads [1, 768]: encode "
+            "the image with CLIP ViT-L/14 (clip_vision_l, or the CLIP_VISION of EasyAnimateV3Loader)."
+        )
+    return embeds[:1]
 
 
 def ignored_frames_warning(model: Any, conditioning: list) -> str | None:

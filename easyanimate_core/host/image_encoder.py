@@ -8,6 +8,8 @@ from typing import Any
 import comfy.clip_vision
 import torch
 
+from ..conditioning.clip_image import CLIP_SIZE, clip_image
+
 # Values that Hugging Face leaves out of config.json where they are CLIPVisionConfig's defaults.
 _DEFAULTS = {
     "hidden_act": "quick_gelu",
@@ -49,3 +51,29 @@ def load_image_encoder(
     if missing:
         raise ValueError(f"image_encoder lacks the tensor {missing[0]}; take the folder of the release anew.")
     return model
+
+
+def encode_image(clip_vision: Any, images: torch.Tensor) -> Any:
+    """Embed the first of some images with the release's preprocessing.
+
+    Parameters
+    ----------
+    clip_vision : comfy.clip_vision.ClipVisionModel
+        CLIP ViT-L/14, or None where a loader found none.
+    images : torch.Tensor
+        ``[images, height, width, 3]`` in [0, 1].
+
+    Returns
+    -------
+    comfy.clip_vision.Output
+        The host's CLIP_VISION_OUTPUT.
+
+    Raises
+    ------
+    ValueError
+        Without a model.
+    """
+    if clip_vision is None:
+        raise ValueError("there is no CLIP vision model: the loader that it comes from did not find one.")
+    size = getattr(clip_vision, "image_size", CLIP_SIZE)
+    return clip_vision.encode_image(clip_image(images[:1], size))

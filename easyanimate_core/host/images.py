@@ -1,6 +1,9 @@
 """ComfyUI images of any size and channel count as frames of a clip."""
 
+from collections.abc import Iterator
+
 import comfy.utils
+import numpy as np
 import torch
 
 
@@ -51,3 +54,9 @@ def stretch_frames(images: torch.Tensor, width: int, height: int, name: str) -> 
         return frames
     scaled = comfy.utils.common_upscale(frames.movedim(-1, 1), width, height, "lanczos", "disabled")
     return scaled.movedim(1, -1).clamp(0, 1)
+
+
+def eight_bit(frames: torch.Tensor) -> Iterator[np.ndarray]:
+    """Yield each frame of ``[frames, height, width, 3]`` in [0, 1] as uint8, one at a time to keep memory low."""
+    for frame in frames:
+        yield frame.mul(255).round().clamp(0, 255).to(device="cpu", dtype=torch.uint8).numpy()

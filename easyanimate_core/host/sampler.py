@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
+import comfy.sample
 import comfy.samplers
 import torch
 
 from ..sampling import SAMPLER_FUNCTIONS, initial_noise_scale, model_call_count, release_sigmas
 from ..sampling.schedule import STEP_RANGES
 from .clip_schedule import CALL_OPTION
+from .conditioning import set_clip_apply_ratio
 
 
 class _CountedModel:
@@ -84,3 +86,67 @@ def denoised_sigmas(name: str, steps: int, denoise: float = 1.0) -> torch.Tensor
             f"{most}: take at most {int(most * denoise)} steps or a higher denoise."
         )
     return release_sigmas(name, total)[-(steps + 1) :]
+
+
+def sample_latent(
+    model: Any,
+    positive: list,
+    negative: list,
+    latent: torch.Tensor,
+    *,
+    seed: int,
+    sigmas: torch.Tensor,
+    cfg: float,
+    sampler_name: str,
+    clip_apply_ratio: float,
+    callback: Callable[..., None] | None = None,
+    clip_sample: bool = True,
+    whole_run: bool = True,
+    batch_index: list[int] | None = None,
+    noise_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Sample a clip with one of the release's samplers on the host's MODEL.
+
+    Parameters
+    ----------
+    model : comfy.model_patcher.ModelPatcher
+        Transformer.
+    positive, negative : list
+        CONDITIONING with the inpainting latents.
+    latent : torch.Tensor
+        ``[batch, 4, frames, height, width]`` to start from; zeros for a new clip.
+    seed : int
+        Of the noise.
+    sigmas : torch.Tensor
+        Noise levels of :func:`denoised_sigmas`.
+    cfg : float
+        Scale of classifier-free guidance.
+    sampler_name : str
+        One of :data:`..sampling.SAMPLERS`.
+    clip_apply_ratio : float
+        Share of the model calls, at the end, that use CLIP tokens.
+    callback : callable, optional
+        Called with step, clean latent, latent and number of steps after each step.
+    clip_sample, whole_run : bool
+        As :class:`ReleaseSampler` takes them.
+    batch_index, noise_mask : optional
+        Entries of the host's LATENT.
+
+    Returns
+    -------
+    torch.Tensor
+        The sampled latent, of the shape of ``latent``.
+    """
+    return comfy.sample.sample_custom(
+        model,
+        comfy.sample.prepare_noise(latent, seed, batch_index),
+        cfg,
+        ReleaseSampler(sampler_name, clip_sample, whole_run),
+        sigmas,
+        set_clip_apply_ratio(positive, clip_apply_ratio),
+        set_clip_apply_ratio(negative, clip_apply_ratio),
+        latent,
+        noise_mask=noise_mask,
+        callback=callback,
+        seed=seed,
+    )

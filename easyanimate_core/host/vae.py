@@ -7,7 +7,6 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
-import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.model import vae_attention
 
@@ -15,6 +14,7 @@ from ..attention import AttentionFunction
 from ..vae import SliceVAE, SliceVAEConfig, encodable_frames, latent_frames, pixel_frames
 from ..vae.tiling import TILE_PIXELS
 from .loading import assign_weights
+from .progress import slice_callback
 
 # Values per pixel of a tile that live at once while a slice of the full-size model is decoded: counted from its
 # layers, not measured on a GPU.
@@ -28,7 +28,7 @@ class HostSliceVAE(SliceVAE):
     def encode(self, pixels: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the posterior mean ``[batch, 4, frames, height, width]``, not scaled, of pixels in [-1, 1]."""
         if options.get("on_slice") is None:
-            options["on_slice"] = _progress(self.encode_steps(pixels.shape, tiled=options.get("tiled")))
+            options["on_slice"] = slice_callback(self.encode_steps(pixels.shape, tiled=options.get("tiled")))
         return super().encode(pixels, **options)
 
     def decode(
@@ -44,22 +44,11 @@ class HostSliceVAE(SliceVAE):
             # An image latent of the host, [batch, 4, height, width], is a clip of one frame.
             z = z.unsqueeze(2)
         options.setdefault(
-            "on_slice", _progress(self.decode_steps(z.shape, tiled=tiled, smoothing=smoothing))
+            "on_slice", slice_callback(self.decode_steps(z.shape, tiled=tiled, smoothing=smoothing))
         )
         # The clip stays in main memory and visits the device slice by slice.
         place = {"device": z.device, "dtype": z.dtype}
         return super().decode(z.cpu(), tiled=tiled, smoothing=smoothing, **place, **options)
-
-
-def _progress(steps: int) -> Any:
-    """Return a callback that moves the node's progress bar and raises where the user cancelled."""
-    bar = comfy.utils.ProgressBar(steps)
-
-    def on_slice() -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update(1)
-
-    return on_slice
 
 
 def _host_attention() -> AttentionFunction:

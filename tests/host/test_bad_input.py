@@ -57,14 +57,15 @@ def test_size_far_from_the_trained_one_gives_a_warning(bench):
         )
 
 
-def test_frames_that_cannot_be_encoded_whole_are_cut_and_it_is_said(bench):
+@pytest.mark.parametrize(("frames", "latent_frames", "left"), [(3, 1, 2), (12, 2, 4), (17, 4, 1)])
+def test_frames_that_cannot_be_encoded_whole_are_cut_and_it_is_said(bench, frames, latent_frames, left):
     graph = Graph()
-    pixels = bench.give(graph, torch.rand(12, 32, 32, 3))
+    pixels = bench.give(graph, torch.rand(frames, 32, 32, 3))
     encode = graph.add("EasyAnimateV3VAEEncode", pixels=pixels, vae=graph.load()[2], tiling=True)
     result, [latent] = bench.outcome(graph, encode)
-    assert latent["samples"].shape == (1, 4, 3, 4, 4)
+    assert latent["samples"].shape == (1, 4, latent_frames, 4, 4)
     [line] = result.outputs[encode.id]["text"]
-    assert line == "12 frames cannot be encoded whole; the last 3 were left out."
+    assert line == f"A clip has 1 frame or a multiple of 8; of {frames} frames the last {left} were left out."
 
 
 # Images
