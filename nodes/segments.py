@@ -29,7 +29,8 @@ def joining_inputs() -> list[io.Input]:
             options=list(DRIFT_CONTROLS),
             default="off",
             tooltip="Corrects the colours of each segment to those of the frames it goes on from: mean_std matches "
-            "brightness and contrast of each channel, histogram the whole distribution. off is the release's.",
+            "brightness and contrast of each channel, histogram the whole distribution; if they still wander, set drift_scope "
+            "to segment. off is the release's.",
         ),
         io.Float.Input(
             "drift_strength",

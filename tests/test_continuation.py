@@ -170,10 +170,13 @@ def test_seeds():
     assert per_segment_seeds(43, "7\n\n 100 \n", 4) == [7, 100, 101, 102]
     assert per_segment_seeds(43, "7\n8\n9", 2) == [7, 8]
     assert per_segment_seeds(2**64 - 1, "", 2) == [2**64 - 1, 0]
-    assert per_segment_seeds(0, f"{2**64 + 5}\n-1", 3) == [5, 2**64 - 1, 0]
+    assert per_segment_seeds(0, f"5\n{2**64 - 1}", 3) == [5, 2**64 - 1, 0]
 
 
-@pytest.mark.parametrize(("text", "message"), [("1\n\ncat", "Line 3 of seeds is 'cat'"), ("1.5", "Line 1")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("1\n\ncat", "Line 3 of seeds is 'cat'"), ("1.5", "Line 1"), ("-1", "Line 1"), (str(2**64), "Line 1")],
+)
 def test_seeds_that_are_no_numbers(text, message):
     with pytest.raises(ValueError, match=message):
         per_segment_seeds(0, text, 1)

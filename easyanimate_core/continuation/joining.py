@@ -16,7 +16,7 @@ class JoinSettings:
 
     Attributes
     ----------
-    mix : str
+    overlap_mix : str
         One of :data:`.overlap.OVERLAP_MIXES`.
     drift_control, drift_scope : str
         One of :data:`.drift.DRIFT_CONTROLS` and of :data:`.drift.DRIFT_SCOPES`.
@@ -24,7 +24,7 @@ class JoinSettings:
         0 to 1.
     """
 
-    mix: str = "linear"
+    overlap_mix: str = "linear"
     drift_control: str = "off"
     drift_strength: float = 1.0
     drift_scope: str = "overlap"
@@ -59,7 +59,7 @@ def join_segment(given: torch.Tensor | None, segment: torch.Tensor, settings: Jo
     )
     # What drift control made is new already: a second copy of a long segment would cost gigabytes.
     mix = mix_overlap if corrected is segment else mix_into
-    return mix(given, corrected, settings.mix)
+    return mix(given, corrected, settings.overlap_mix)
 
 
 def join_frames(parts: Sequence[torch.Tensor], overlap: int) -> torch.Tensor:

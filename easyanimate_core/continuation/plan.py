@@ -159,22 +159,21 @@ def per_segment_seeds(seed: int, text: str, count: int) -> list[int]:
     Returns
     -------
     list of int
-        ``count`` seeds, modulo 2**64.
+        ``count`` seeds from 0 to 2**64 - 1, where counting on begins again at 0.
 
     Raises
     ------
     ValueError
-        A line, also one beyond ``count``, that is not a whole number.
+        A line, also one beyond ``count``, that is not a whole number in this range.
     """
     listed = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            try:
-                listed.append(int(line))
-            except ValueError:
+            if not line.strip().isdecimal() or int(line) >= _SEEDS:
                 raise ValueError(
-                    f"Line {number} of seeds is {line.strip()!r}: give one whole number a line."
-                ) from None
+                    f"Line {number} of seeds is {line.strip()!r}: give one whole number a line, from 0 to 2^64 - 1."
+                )
+            listed.append(int(line))
     listed = listed or [seed]
     counted_on = range(listed[-1] + 1, listed[-1] + 1 + count)
     return [value % _SEEDS for value in [*listed, *counted_on][:count]]

@@ -134,8 +134,7 @@ def plan_continuation(
     frames = len(given["video"]) if video is not None else 0
     amount = {"total": total_length} if total_length else {"count": segments}
     plan = plan_segments(partial_length, overlap, given=frames, **amount)
-    if end_image is not None:
-        _check_end_image(plan[-1], len(given["end_image"]), None if video is not None else start_image)
+    _check_given_frames(plan, len(given.get("start_image", ())), len(given.get("end_image", ())))
     if (first is not None or len(plan) > 1) and not _takes_frames(model):
         raise ValueError(
             "this checkpoint knows text-to-video only, so it cannot go on from frames: take an InP checkpoint "
@@ -153,17 +152,23 @@ def plan_continuation(
     )
 
 
-def _check_end_image(last: Segment, end_frames: int, start_image: torch.Tensor | None) -> None:
-    """Refuse an end image that the last segment has no room for, or no start frame to go with."""
-    start_frames = last.overlap or (0 if start_image is None else len(start_image))
-    if not start_frames:
+def _check_given_frames(plan: tuple[Segment, ...], start_frames: int, end_frames: int) -> None:
+    """Refuse start and end images that leave a segment nothing to make, and an end image with no frame to go on from."""
+    if start_frames >= plan[0].length:
+        raise ValueError(
+            f"start_image has {start_frames} frames, and the first segment only {plan[0].length}: give fewer frames or "
+            "a longer segment, or connect them as video."
+        )
+    last = plan[-1]
+    at_start = last.overlap or start_frames
+    if end_frames and not at_start:
         raise ValueError(
             "an end image needs frames to start from in the same segment: connect video or start_image, or make more "
             "than one segment."
         )
-    if start_frames + end_frames > last.length:
+    if at_start + end_frames > last.length:
         raise ValueError(
-            f"the last segment has {last.length} frames, which is too few for {start_frames} given at its start and "
+            f"the last segment has {last.length} frames, which is too few for {at_start} given at its start and "
             f"{end_frames} of end_image: give fewer frames or another length."
         )
 

@@ -96,7 +96,7 @@ class LongVideoJob:
                     "name": f"segment {segment.index + 1}",
                     "start": segment.start,
                     "length": segment.length,
-                    "last": segment.last,
+                    "ends_video": segment.last,
                     "prompt": prompt,
                     "seed": seed,
                     "end_image": end if segment.last else None,

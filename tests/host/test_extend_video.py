@@ -343,6 +343,8 @@ def test_cut_keeps_the_given_frames(bench):
         ({"video": 9}, {"total_length": 9}, ("total_length", "9")),
         ({}, {"total_length": 1000}, ("EasyAnimateV3LongVideo", "64")),
         ({}, {"seeds": "1\ntwo"}, ("seeds", "two")),
+        ({}, {"seeds": "-1"}, ("seeds", "-1")),
+        ({"start_image": 8}, {"partial_length": 8}, ("start_image has 8 frames", "as video")),
         ({"end_image": 1}, {"segments": 1}, ("end image",)),
         ({"start_image": 1, "end_image": 8}, {"segments": 1, "partial_length": 8}, ("last segment",)),
     ],
