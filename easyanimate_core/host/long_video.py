@@ -189,4 +189,4 @@ class LongVideoJob:
 
     def _video_tail(self) -> torch.Tensor | None:
         """Return the given video's last frames where it has no others."""
-        return None if self.video is None else rgb_frames(self.video, "video")[-self.overlap :].float()
+        return None if self.video is None else rgb_frames(self.video, "video")[-self.overlap :].float().cpu()
