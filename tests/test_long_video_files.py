@@ -408,6 +408,31 @@ def test_the_joined_file_may_be_in_place_already(unfinished, finished):
     check_done(unfinished.parent, finished)
 
 
+def test_only_a_folder_of_no_more_use_is_discarded(unfinished, finished, tmp_path):
+    before = {path.name: path.read_bytes() for path in unfinished.iterdir()}
+    assert not LongVideo.discard_if_useless(unfinished)
+    assert {path.name: path.read_bytes() for path in unfinished.iterdir()} == before
+
+    final = unfinished.parent / "clip_00001_.mp4"
+    video = resume(unfinished)
+    final.write_bytes(b"mine")
+    with pytest.raises(VideoWriteError):
+        video.finish(METADATA)
+    assert not LongVideo.discard_if_useless(unfinished), "the file of that name is another one"
+    (unfinished / "joined.mp4").replace(final)
+    assert LongVideo.discard_if_useless(unfinished)
+    check_done(unfinished.parent, finished)
+
+    LongVideo.create(tmp_path / "empty_00001_.mp4", INPUTS, 24, 20)
+    (empty,) = LongVideo.unfinished(tmp_path, "empty")
+    part = empty / "part_00001.mp4"
+    part.write_bytes(b"the journal may have lost its record")
+    assert not LongVideo.discard_if_useless(empty)
+    part.unlink()
+    assert LongVideo.discard_if_useless(empty)
+    assert not empty.exists()
+
+
 def test_a_second_run_of_the_same_video_is_noticed(unfinished):
     counts = (*COUNTS, 5)
     first, second = resume(unfinished, counts), resume(unfinished, counts)
