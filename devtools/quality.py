@@ -1,0 +1,478 @@
+"""``python dev.py quality``: does the nano checkpoint do what it is told? Measured through the nodes in a real ComfyUI.
+
+Prompts and pictures are held out from training; seeds are fixed, so that the same figures come out on the same machine.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easyanimate_core.continuation.overlap import mix_overlap
+from easyanimate_core.sampling import SAMPLERS
+from training.models import NAME
+from training.pictures import film_strips, write_png
+from training.scenes import MOVES, SHAPE_COLOURS, Scene, sample_scene
+
+from . import shape_measures as measure
+from .environment import DEV
+from .inprocess_host import InProcessHost
+
+FRAMES = 16
+SIDE = 64
+STEPS = 20
+CFG = 3.0
+_OVERLAP = 4
+OPPOSITE = dict(zip(MOVES, (MOVES[1], MOVES[0], MOVES[3], MOVES[2]), strict=True))
+
+
+@dataclass
+class Row:
+    """A line of the table: what was measured, its figure, and the least (or with ``at_most`` the greatest) that is enough."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str = "%"
+    at_most: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is good enough."""
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def __str__(self) -> str:
+        """Return the line of the table."""
+        sign = "<=" if self.at_most else ">="
+        figure = (
+            f"{self.value:.1f} {self.unit}" if self.unit in ("%", "dB") else f"{self.value:.2f} {self.unit}"
+        )
+        return f"{'ok  ' if self.passed else 'MISS'} {self.name:<66} {figure:>10}  ({sign} {self.bound:g})"
+
+
+class Studio:
+    """Nano in a host, and the nodes as functions that take and return pictures.
+
+    Parameters
+    ----------
+    host : InProcessHost
+        A host whose base directory may be empty: nano comes with the pack.
+    checkpoint : str
+        What the loader node is asked for.
+    """
+
+    def __init__(self, host: InProcessHost, checkpoint: str = NAME) -> None:
+        self.host = host
+        self.model, self.clip, self.vae, self.clip_vision = self.call(
+            "EasyAnimateV3Loader", checkpoint=checkpoint, weight_dtype="default"
+        )
+        self._negative: dict[str, Any] = {}
+
+    def call(self, node_id: str, **inputs: Any) -> tuple[Any, ...]:
+        """Run one node's own function and return its outputs."""
+        node = self.host.node(node_id)
+        with torch.inference_mode():
+            return tuple(getattr(node, node.FUNCTION)(**inputs).args)
+
+    def text(self, prompt: str) -> Any:
+        """Return the conditioning of a prompt."""
+        return self.call("EasyAnimateV3TextEncode", clip=self.clip, text=prompt, clean=True)[0]
+
+    def clip_embedding(self, image: torch.Tensor) -> Any:
+        """Return the CLIP embedding of ``[1, height, width, 3]``."""
+        return self.call("EasyAnimateV3ImageEncode", clip_vision=self.clip_vision, image=image)[0]
+
+    def latent(
+        self,
+        prompt: str,
+        seed: int,
+        *,
+        negative: str = "",
+        start: torch.Tensor | None = None,
+        end: torch.Tensor | None = None,
+        embed: torch.Tensor | None = None,
+        latent: torch.Tensor | None = None,
+        frames: int = FRAMES,
+        **sampling: Any,
+    ) -> torch.Tensor:
+        """Sample a clip: latents ``[1, 4, T, 8, 8]``; ``start`` and ``end`` are ``[frames, 64, 64, 3]`` in [0, 1]."""
+        images = {"start_image": start, "end_image": end}
+        if (embed := start if embed is None else embed) is not None:
+            images["clip_vision_output"] = self.clip_embedding(embed[:1])
+        positive, negative_, empty = self.call(
+            "EasyAnimateV3ImageToVideo",
+            positive=self.text(prompt),
+            negative=self.text(negative),
+            vae=self.vae,
+            width=SIDE,
+            height=SIDE,
+            length=frames,
+            batch_size=1,
+            **{name: value for name, value in images.items() if value is not None},
+        )
+        options = {
+            "steps": STEPS,
+            "cfg": CFG,
+            "sampler_name": "Euler",
+            "denoise": 1.0,
+            "clip_apply_ratio": 0.5,
+        } | sampling
+        latent_image = empty if latent is None else {"samples": latent}
+        sampled = self.call(
+            "EasyAnimateV3Sampler",
+            model=self.model,
+            positive=positive,
+            negative=negative_,
+            latent_image=latent_image,
+            seed=seed,
+            **options,
+        )
+        return sampled[0]["samples"]
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return the pictures ``[frames, 64, 64, 3]`` in [0, 1] of a latent, with the release's smoothing."""
+        return self.call(
+            "EasyAnimateV3VAEDecode", vae=self.vae, samples={"samples": latent}, smoothing=True, tiling=True
+        )[0]
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the latent of pictures ``[frames, 64, 64, 3]``."""
+        return self.call("EasyAnimateV3VAEEncode", vae=self.vae, pixels=frames, tiling=True)[0]["samples"]
+
+    def make(self, prompt: str, seed: int, **options: Any) -> torch.Tensor:
+        """Sample and decode a clip: ``[frames, 64, 64, 3]`` in [0, 1]."""
+        return self.decode(self.latent(prompt, seed, **options))
+
+    def continued(self, prompts: list[str], seed: int, start: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return a video of a segment a prompt, each from the last four frames of the one before.
+
+        The same frames as Extend Video's, whose tests prove it: single clips, their first frames mixed into what is there.
+        """
+        video = self.make(prompts[0], seed, start=start, **options)
+        for index, prompt in enumerate(prompts[1:], 1):
+            given = video[-_OVERLAP:]
+            segment = self.make(prompt, seed + index, start=given, **options)
+            video = torch.cat((video[:-_OVERLAP], mix_overlap(given, segment, "linear")))
+        return video
+
+
+@dataclass
+class Case:
+    """A scene kept from training and what nano makes of its caption."""
+
+    scene: Scene
+    seed: int
+    truth: torch.Tensor
+
+
+def held_out(count: int, seed: int, moving: bool = True) -> list[Case]:
+    """Return scenes that training never saw, their moves taken in turn where ``moving``."""
+    rng = random.Random(f"quality {seed}")
+    actions = [MOVES[index % len(MOVES)] if moving else None for index in range(count)]
+    scenes = [sample_scene(rng, FRAMES, held_out=True, action=action) for action in actions]
+    return [Case(scene, index, scene.render().movedim(1, -1)) for index, scene in enumerate(scenes)]
+
+
+def percent(values: list[bool]) -> float:
+    """Return the share of true values in percent."""
+    return 100 * sum(values) / len(values)
+
+
+class Quality:
+    """All measures; each returns rows of the table, and keeps clips to look at in ``strips``."""
+
+    def __init__(self, studio: Studio, scale: float = 1.0) -> None:
+        self.studio, self.scale = studio, scale
+        self.strips: dict[str, list[torch.Tensor]] = {}
+
+    def _count(self, full: int) -> int:
+        return max(round(full * self.scale), 2)
+
+    def _keep(self, name: str, *clips: torch.Tensor) -> None:
+        kept = self.strips.setdefault(name, [])
+        if len(kept) < 12:
+            kept.extend(clip.movedim(-1, 1) for clip in clips)
+
+    def reconstruction(self) -> list[Row]:
+        """VAE alone: clips and single pictures to latents and back."""
+        clips, pictures = [], []
+        for case in held_out(self._count(40), 1, moving=False):
+            back = self.studio.vae.decode(self.studio.encode(case.truth))[0]
+            clips.append(measure.psnr(back, case.truth))
+            picture = case.truth[:1]
+            pictures.append(measure.psnr(self.studio.vae.decode(self.studio.encode(picture))[0], picture))
+            self._keep("reconstruction", case.truth, back)
+        return [
+            Row("VAE: PSNR of clips, mean", statistics.mean(clips), 28, "dB"),
+            Row("VAE: PSNR of pictures, mean", statistics.mean(pictures), 28, "dB"),
+        ]
+
+    def text_to_video(self) -> list[Row]:
+        """Prompts alone: colour of the shape and direction of its motion."""
+        colours, directions, backgrounds = [], [], []
+        for case in held_out(self._count(60), 2):
+            frames = self.studio.make(case.scene.caption(), case.seed)
+            colours.append(measure.clip_colour(frames) == case.scene.colour)
+            wanted = case.scene.action.removeprefix("moving ")
+            directions.append(measure.direction(frames, measure.clip_colour(frames) or "red") == wanted)
+            backgrounds.append(measure.background(frames[0]) == case.scene.background)
+            self._keep("text_to_video", frames)
+        return [
+            Row("Text to video: direction of motion is the prompt's", percent(directions), 80),
+            Row("Text to video: colour of the shape is the prompt's", percent(colours), 85),
+            Row("Text to video: colour of the background is the prompt's", percent(backgrounds), 85),
+        ]
+
+    def image_to_video(self) -> list[Row]:
+        """A start image: the first frame holds, the shape keeps its colour."""
+        first, kept = [], []
+        for case in held_out(self._count(40), 3):
+            frames = self.studio.make(case.scene.caption(), case.seed, start=case.truth[:1])
+            first.append(measure.psnr(frames[0], case.truth[0]))
+            kept.append(measure.shape_colour(frames[-1]) == case.scene.colour)
+            self._keep("image_to_video", case.truth, frames)
+        return [
+            Row(
+                "Image to video: frame 0 against the start image, median PSNR",
+                statistics.median(first),
+                24,
+                "dB",
+            ),
+            Row("Image to video: the shape has its colour in the last frame", percent(kept), 90),
+        ]
+
+    def first_last(self) -> list[Row]:
+        """A start and an end image: the last frame holds, the way between is straight."""
+        last, monotone = [], []
+        for case in held_out(self._count(40), 4):
+            frames = self.studio.make(
+                case.scene.caption(),
+                case.seed,
+                start=case.truth[:1],
+                end=case.truth[-1:],
+                embed=case.truth[:1],
+            )
+            last.append(measure.psnr(frames[-1], case.truth[-1]))
+            places = measure.track(frames, case.scene.colour)
+            monotone.append(places is not None and measure.is_monotone(places))
+            self._keep("first_last", case.truth, frames)
+        return [
+            Row(
+                "First and last: last frame against the end image, median PSNR",
+                statistics.median(last),
+                22,
+                "dB",
+            ),
+            Row(
+                "First and last: the shape goes from one to the other without turning", percent(monotone), 80
+            ),
+        ]
+
+    def continuation(self) -> list[Row]:
+        """Three segments: no jump where they meet."""
+        worst = []
+        for case in held_out(self._count(20), 5):
+            there = case.scene.action
+            back = OPPOSITE[there]
+            captions = [case.scene.caption(), case.scene.caption().replace(there, back), case.scene.caption()]
+            video = self.studio.continued(captions, case.seed, case.truth[:1])
+            changes = measure.frame_changes(video)
+            step = FRAMES - _OVERLAP
+            # The mix spreads a jump over the overlap: each change in it counts.
+            seams = [changes[start - 1 : start + _OVERLAP].max() for start in (step, 2 * step)]
+            worst.append((max(seams) / changes.median()).item())
+            self._keep("continuation", video)
+        return [
+            Row(
+                "Continuation: clips with no change at a seam over twice the median",
+                percent([x <= 2 for x in worst]),
+                90,
+            ),
+            Row(
+                "Continuation: greatest change at a seam / median change, median",
+                statistics.median(worst),
+                2,
+                "x",
+                True,
+            ),
+        ]
+
+    def guidance(self) -> list[Row]:
+        """CFG: at 0 the prompt is ignored, at 1 it is followed, above more so."""
+        cases = held_out(self._count(16), 6)
+        right = {}
+        for cfg in (0.0, 1.0, CFG):
+            colours = []
+            for case in cases:
+                frames = self.studio.make(case.scene.caption(), case.seed, cfg=cfg)
+                colours.append(measure.clip_colour(frames) == case.scene.colour)
+            right[cfg] = percent(colours)
+        return [
+            Row("CFG 0: right colours (the prompt is ignored)", right[0.0], 50, at_most=True),
+            Row(f"CFG {CFG:g}: right colours, more than at CFG 0 by", right[CFG] - right[0.0], 40),
+            Row(f"CFG {CFG:g}: right colours, against CFG 1 more by", right[CFG] - right[1.0], 0),
+        ]
+
+    def negative(self) -> list[Row]:
+        """A negative prompt that names the colour which a seed gives makes another colour of it."""
+        changed, unchanged = [], []
+        for seed in range(self._count(16)):
+            options = {"prompt": "a circle moving right on a black background", "seed": seed}
+            colour = measure.clip_colour(self.studio.make(**options))
+            against = self.studio.make(**options, negative=f"a {colour} shape")
+            changed.append(measure.clip_colour(against) != colour)
+            self._keep("negative", against)
+            other = next(name for name in SHAPE_COLOURS if name != colour)
+            unchanged.append(
+                measure.clip_colour(self.studio.make(**options, negative=f"a {other} shape")) == colour
+            )
+        return [
+            Row("Negative prompt: the colour that it names is gone", percent(changed), 75),
+            Row(
+                "Negative prompt: that much more often than one that names another",
+                percent(changed) + percent(unchanged) - 100,
+                25,
+            ),
+        ]
+
+    def samplers(self) -> list[Row]:
+        """Five samplers: all follow the prompt; the four on one path agree, DDIM's clamp takes contrast."""
+        cases = held_out(self._count(8), 7)
+        rows, latents = [], {}
+        for name in SAMPLERS:
+            colours = []
+            for case in cases:
+                latent = self.studio.latent(case.scene.caption(), case.seed, sampler_name=name, steps=30)
+                latents.setdefault(name, []).append(latent)
+                frames = self.studio.decode(latent)
+                colours.append(measure.clip_colour(frames) == case.scene.colour)
+                self._keep("samplers", frames)
+            rows.append(
+                Row(
+                    f"{name}: colour of the shape is the prompt's",
+                    percent(colours),
+                    50 if name == "DDIM" else 75,
+                )
+            )
+        spread = {name: torch.cat(values).std().item() for name, values in latents.items()}
+
+        def apart(a: str, b: str) -> float:
+            return (
+                torch.stack([(x - y).norm() / x.norm() for x, y in zip(latents[a], latents[b], strict=True)])
+                .mean()
+                .item()
+            )
+
+        rows.append(
+            Row(
+                "DDIM's contrast of latents (its clamp) against Euler's",
+                spread["DDIM"] / spread["Euler"],
+                0.95,
+                "x",
+                True,
+            )
+        )
+        rows.append(
+            Row(
+                "DPM++ against PNDM (one path), against Euler A (another)",
+                apart("DPM++", "PNDM") / apart("Euler", "Euler A"),
+                0.9,
+                "x",
+                True,
+            )
+        )
+        return rows
+
+    def denoise(self) -> list[Row]:
+        """Denoise below 1 keeps the more of a video the lower it is."""
+        kept = {strength: [] for strength in (0.3, 0.6, 1.0)}
+        for case in held_out(self._count(8), 8):
+            latent = self.studio.encode(case.truth)
+            for strength, values in kept.items():
+                frames = self.studio.make(case.scene.caption(), case.seed, latent=latent, denoise=strength)
+                values.append(measure.psnr(frames, case.truth))
+        means = {strength: statistics.mean(values) for strength, values in kept.items()}
+        return [
+            Row("Denoise 0.3 keeps more of a video than 0.6 by", means[0.3] - means[0.6], 1, "dB"),
+            Row("Denoise 0.6 keeps more of a video than 1 by", means[0.6] - means[1.0], 1, "dB"),
+        ]
+
+    def clip_ratio(self) -> list[Row]:
+        """The larger the share of calls with CLIP tokens, the more they change."""
+        apart = {ratio: [] for ratio in (0.25, 0.5, 1.0)}
+        for case in held_out(self._count(8), 9):
+            options = {"prompt": case.scene.caption(), "seed": case.seed, "start": case.truth[:1]}
+            without = self.studio.latent(**options, clip_apply_ratio=0.0)
+            for ratio, values in apart.items():
+                latent = self.studio.latent(**options, clip_apply_ratio=ratio)
+                values.append(((latent - without).norm() / without.norm()).item())
+        means = [statistics.mean(values) for values in apart.values()]
+        return [
+            Row("clip_apply_ratio 0.25 changes latents against 0 by", 100 * means[0], 0.1),
+            Row("clip_apply_ratio 0.5 changes them more than 0.25, times", means[1] / means[0], 1.05, "x"),
+            Row("clip_apply_ratio 1 changes them more than 0.5, times", means[2] / means[1], 1.05, "x"),
+        ]
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+        """Yield every measure with its name."""
+        for name in PARTS:
+            yield name, getattr(self, name)
+
+
+PARTS = (
+    "reconstruction",
+    "text_to_video",
+    "image_to_video",
+    "first_last",
+    "continuation",
+    "guidance",
+    "negative",
+    "samplers",
+    "denoise",
+    "clip_ratio",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, and return 1 if a figure misses its bound."""
+    parser = argparse.ArgumentParser(prog="dev.py quality", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--only", choices=PARTS, action="append", help="measure this part alone; may be repeated"
+    )
+    parser.add_argument("--checkpoint", default=NAME, help="folder in models/EasyAnimate or checkpoints/")
+    parser.add_argument("--strips", type=Path, default=DEV / "quality", help="folder for film strips as PNG")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as base:
+        quality = Quality(Studio(InProcessHost(Path(base)), options.checkpoint))
+        rows = []
+        for name, part in quality.parts():
+            if options.only and name not in options.only:
+                continue
+            began = time.monotonic()
+            new = part()
+            rows += new
+            print(
+                "\n".join(map(str, new)),
+                f"   [{name}, {time.monotonic() - began:.0f} s]",
+                sep="\n",
+                flush=True,
+            )
+            if name in quality.strips:
+                write_png(options.strips / f"{name}.png", film_strips(quality.strips[name], zoom=1))
+    missed = sum(not row.passed for row in rows)
+    print(
+        f"{len(rows) - missed} of {len(rows)} figures are good enough; film strips are in {options.strips}."
+    )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""``python -m training``: the stages of training, one command each, and all of them for the nano checkpoint."""
+
+import argparse
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import base, dit, encoders, folder, latents, lora, models, rings, vae, videos
+from .clips import ClipError, ClipSource
+from .loop import Settings, save_whole
+from .scenes import MAX_FRAMES, SIDE
+
+ROOT = Path(__file__).resolve().parent.parent
+_STANDARD_CLIPS = 64
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.action(options)
+    except (ClipError, FileNotFoundError) as error:
+        sys.stderr.write(f"training: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped; the same command goes on from the last save.\n")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, action: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        command.add_argument("--run", type=Path, default=ROOT / "runs" / "nano", help="folder of the stages")
+        return command
+
+    def trained(
+        command: argparse.ArgumentParser, steps: int, rate: float, videos_too: bool = True
+    ) -> argparse.ArgumentParser:
+        command.add_argument("--steps", type=int, default=steps)
+        command.add_argument("--rate", type=float, default=rate, help="highest learning rate")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        if videos_too:
+            command.add_argument("--videos", type=Path, help="folder of captioned videos, instead of scenes")
+            command.add_argument("--fps", type=float, default=8.0, help="frame rate that videos are read at")
+        return command
+
+    trained(add("vae", _train_vae, "Train the Slice VAE."), 12000, 7e-4)
+    trained(add("encoders", _train_encoders, "Train T5 and CLIP on generated scenes."), 1500, 1e-3, False)
+    command = trained(add("dit", _train_dit, "Train the diffusion transformer."), 30000, 1e-3)
+    command.add_argument("--pool", type=int, default=2000, help="encoded clips to keep")
+    for name, action, text in (
+        ("export", _export, "Write the stages as a checkpoint folder."),
+        ("unpack", _unpack, "Lay out a checkpoint folder as stages, to train on from it."),
+    ):
+        _checkpoint(add(name, action, text))
+    _checkpoint(add("nano", _nano, "Train all stages of nano and write its checkpoint folder."))
+    command = add("prepare", _prepare, "Decode videos, to train on them where there is no ffmpeg.")
+    command.add_argument("videos", type=Path, help="folder of captioned videos")
+    command.add_argument("target", type=Path, help="folder for the decoded frames")
+    command.add_argument("--fps", type=float, default=8.0)
+    command.add_argument("--side", type=int, default=SIDE, help="height and width in pixels")
+    command = trained(add("lora", _train_lora, "Train a LoRA, on videos or on nano's rings."), 600, 1e-3)
+    _checkpoint(command)
+    command.add_argument("--rank", type=int, default=8)
+    command.add_argument("--alpha", type=float, help="the rank by default")
+    command.add_argument("--out", type=Path, default=ROOT / "runs" / "lora.safetensors")
+    return parser
+
+
+def _checkpoint(command: argparse.ArgumentParser) -> None:
+    default = ROOT / "checkpoints" / models.NAME
+    command.add_argument("--checkpoint", type=Path, default=default, help="checkpoint folder")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(options.steps, options.rate, seed=options.seed)
+
+
+def _source(options: argparse.Namespace, side: int = SIDE) -> ClipSource | None:
+    if options.videos is None:
+        return None
+    return videos.VideoClips(videos.read_folder(options.videos, side, options.fps), MAX_FRAMES)
+
+
+def _train_vae(options: argparse.Namespace) -> None:
+    device, source = torch.device(options.device), _source(options)
+    stage = options.run / "vae"
+    start = _started(stage)
+    vae.train(stage, _settings(options), device, source, weights=start)
+    model = vae.build()
+    model.load_state_dict(base.averaged(stage))
+    model.to(device).eval().requires_grad_(False)
+    clips = [
+        vae.draw_scene(random.Random(f"standard {index}"), 16, source) for index in range(_STANDARD_CLIPS)
+    ]
+    folder.standardise(model, torch.cat([model.encode(clip[None].to(device)) for clip in clips]))
+    save_whole(stage / "weights.pt", model.cpu().state_dict())
+
+
+def _started(stage: Path) -> dict[str, torch.Tensor] | None:
+    """Return the weights that ``unpack`` left for a stage to go on from, if any."""
+    path = stage / "weights.pt"
+    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+
+
+def _train_encoders(options: argparse.Namespace) -> None:
+    encoders.train(options.run / "encoders", _settings(options), torch.device(options.device))
+
+
+def _train_dit(options: argparse.Namespace) -> None:
+    device = torch.device(options.device)
+    text, clip = encoders.load(base.stage_weights(options.run / "encoders"))
+    model = vae.build()
+    model.load_state_dict(base.stage_weights(options.run / "vae"))
+    encoder = latents.Encoder(model.eval().requires_grad_(False), clip, device, _source(options))
+    stage = options.run / "dit"
+    dit.train(
+        stage,
+        _settings(options),
+        encoder,
+        text,
+        device,
+        pool_size=options.pool,
+        weights=_started(stage),
+    )
+
+
+def _nano(options: argparse.Namespace) -> None:
+    for stage in ("vae", "encoders", "dit"):
+        defaults = _parser().parse_args([stage, "--run", str(options.run)])
+        defaults.action(defaults)
+    _export(options)
+
+
+def _export(options: argparse.Namespace) -> None:
+    pair = base.stage_weights(options.run / "encoders")
+    parts = [
+        {name.removeprefix(f"{part}."): value for name, value in pair.items() if name.startswith(f"{part}.")}
+        for part in ("text", "image")
+    ]
+    transformer = base.averaged(options.run / "dit")
+    folder.write(options.checkpoint, transformer, base.stage_weights(options.run / "vae"), *parts)
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    folder.unpack(options.checkpoint, options.run)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    videos.prepare(options.videos, options.target, options.side, options.fps)
+
+
+def _train_lora(options: argparse.Namespace) -> None:
+    checkpoint = base.read_base(options.checkpoint)
+    source = _source(options, checkpoint.side) or rings.Rings()
+    stage = options.run / "lora"
+    lora.train(
+        stage,
+        _settings(options),
+        checkpoint,
+        source,
+        torch.device(options.device),
+        rank=options.rank,
+        alpha=options.alpha,
+    )
+    lora.export(stage, options.out, checkpoint.config)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,242 @@
+"""Training of the diffusion transformer: images and clips together, noise prediction, all kinds of given frames."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from easyanimate_core.sampling import NoiseSchedule, release_sigmas, sample_euler
+from easyanimate_core.transformer import EasyAnimateTransformer3D, TransformerConfig
+
+from .encoders import T5Encoder
+from .latents import Batch, Encoder, PooledClip, draw_batch
+from .loop import Settings, Trainer, initialise
+from .models import transformer_config
+from .pictures import film_strips
+from .tokenizer import encode_batch
+
+# Slices of a step's clips (0: images) and how often.
+_SLICES, _SLICE_WEIGHTS = (0, 1, 2, 3, 4), (0.06, 0.12, 0.54, 0.12, 0.16)
+# Latent frames of a step, so that long clips and short ones cost the same.
+_LATENT_FRAMES = 128
+_MAX_ROWS = 64
+_MASKED = -1e4
+
+
+class MaskedAttention:
+    """Attention for training batches, whose rows have different numbers of text and CLIP tokens.
+
+    Attributes
+    ----------
+    mask : torch.Tensor or None
+        ``[batch, text and CLIP tokens]``, true where a token counts; read by cross-attention, which is told from
+        self-attention by queries and keys being different in number.
+    """
+
+    def __init__(self) -> None:
+        self.mask: torch.Tensor | None = None
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, **_: Any
+    ) -> torch.Tensor:
+        """``[batch, tokens, heads * channels]`` to the same shape."""
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        bias = None
+        if self.mask is not None and q.shape[2] != k.shape[2]:
+            bias = torch.zeros_like(self.mask, dtype=q.dtype).masked_fill(~self.mask, _MASKED)
+            # Spelled out over heads and queries: CPUs have a fused kernel for this shape of bias alone.
+            bias = bias[:, None, None].expand(-1, heads, q.shape[2], -1)
+        return F.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2).flatten(2)
+
+
+def build(config: dict[str, Any]) -> tuple[EasyAnimateTransformer3D, MaskedAttention]:
+    """Return a transformer with fresh weights, and its attention."""
+    attention = MaskedAttention()
+    model = EasyAnimateTransformer3D(TransformerConfig.from_dict(config), attention=attention)
+    initialise(model.named_parameters())
+    for name, parameter in model.named_parameters():
+        # What a block adds starts at nothing or little, so that 28 of them train at once.
+        silent = ("temporal_transformer.proj_out", "attn2.to_out.0", "long_connect_fc")
+        if any(part in name for part in silent) or name.startswith("proj_out"):
+            nn.init.zeros_(parameter)
+    return model, attention
+
+
+def padded_text(captions: Sequence[str], taken: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return tokens and mask of captions, padded so that text and CLIP tokens are never ``taken`` in number."""
+    tokens, mask = encode_batch(list(captions))
+    if tokens.shape[1] + 8 == taken:
+        tokens, mask = F.pad(tokens, (0, 1)), F.pad(mask, (0, 1))
+    return tokens, mask
+
+
+class Denoiser:
+    """Transformer, text encoder and noise schedule: predicts noise for a batch of captions and conditionings."""
+
+    def __init__(
+        self,
+        model: EasyAnimateTransformer3D,
+        attention: MaskedAttention,
+        text: T5Encoder,
+        device: torch.device,
+    ) -> None:
+        self.model, self.attention, self.text, self.device = model, attention, text.to(device), device
+        self.schedule = NoiseSchedule()
+
+    def predict(self, x: torch.Tensor, timestep: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the noise ``[batch, 4, T, height, width]`` in noisy latents ``x`` of that shape."""
+        patches = x.shape[2] * (x.shape[3] // 2) * (x.shape[4] // 2)
+        tokens, mask = (part.to(self.device) for part in padded_text(batch.captions, patches))
+        with torch.no_grad():
+            states = self.text(tokens, mask)
+        clip_mask = batch.with_clip.to(self.device)[:, None].expand(-1, 8)
+        self.attention.mask = torch.cat((mask, clip_mask), dim=1)
+        inputs = torch.cat((x, batch.conditioning.to(self.device)), dim=1)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            out = self.model(inputs, timestep, states, clip_embeds=batch.embeds.to(self.device))
+        return out[:, :4].float()
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the mean squared error of the predicted noise at random timesteps."""
+        latents = batch.latents.to(self.device)
+        noise = torch.randn_like(latents)
+        timestep = torch.randint(1000, (len(latents),), device=self.device)
+        alpha = self.schedule.alphas_cumprod.float().to(self.device)[timestep].view(-1, 1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        error = (self.predict(noisy, timestep.float(), batch) - noise).square().mean(dim=(1, 2, 3, 4))
+        shown = {"noise": error.mean().item()}
+        early = timestep >= 600
+        if early.any():
+            shown["early"] = error[early].mean().item()
+        return error.mean(), shown
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, steps: int = 20, cfg: float = 3.0, seed: int = 0) -> torch.Tensor:
+        """Return clips ``[batch, 4, T, height, width]`` for the captions and conditionings of a batch."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(batch.latents.shape, generator=generator).to(self.device)
+        empty = Batch(
+            batch.latents,
+            batch.conditioning,
+            [""] * len(noise),
+            batch.embeds,
+            torch.zeros_like(batch.with_clip),
+        )
+        sigmas = release_sigmas("Euler", steps, self.schedule).to(self.device)
+
+        def denoised(x: torch.Tensor, sigma: torch.Tensor, **_: Any) -> torch.Tensor:
+            sigma = sigma.flatten()[0]
+            scaled = x / (sigma**2 + 1).sqrt()
+            timestep = self.schedule.timestep(sigma).expand(len(x))
+            negative = self.predict(scaled, timestep, empty)
+            positive = self.predict(scaled, timestep, batch)
+            return x - sigma * (negative + cfg * (positive - negative))
+
+        return sample_euler(denoised, noise * sigmas[0], sigmas)
+
+
+def train(
+    folder: Path,
+    settings: Settings,
+    encoder: Encoder,
+    text: T5Encoder,
+    device: torch.device,
+    *,
+    pool_size: int = 2000,
+    refresh: float = 0.5,
+    pool: list[PooledClip] | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+    config: dict[str, Any] | None = None,
+) -> None:
+    """Train to the last step of ``settings``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the run's files lie.
+    settings : Settings
+        Steps, learning rate and seed.
+    encoder : Encoder
+        Frozen VAE and CLIP encoder, and where the clips come from.
+    text : T5Encoder
+        Frozen text encoder.
+    device : torch.device
+        Where to train.
+    pool_size : int
+        Encoded clips that are kept.
+    refresh : float
+        Clips that are replaced a step, by new ones.
+    pool : list of PooledClip, optional
+        Clips to begin with; encoded here by default.
+    weights : dict, optional
+        Weights to start from instead of fresh ones.
+    config : dict, optional
+        The ``transformer/config.json`` to train; nano's by default.
+    """
+    torch.manual_seed(settings.seed)
+    model, attention = build(config or transformer_config())
+    if weights is not None:
+        model.load_state_dict(weights)
+    model.to(device)
+    denoiser = Denoiser(model, attention, text, device)
+    trainer = Trainer(folder, model, settings)
+    pool = pool if pool is not None else fill_pool(encoder, pool_size, settings.seed)
+    fit(trainer, denoiser, encoder, pool, refresh)
+
+
+def fit(
+    trainer: Trainer, denoiser: Denoiser, encoder: Encoder, pool: list[PooledClip], refresh: float = 0.0
+) -> None:
+    """Train on a pool of clips to the last step.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Of the denoiser's transformer, or of what is added to it.
+    denoiser : Denoiser
+        Gives the loss and the pictures.
+    encoder : Encoder
+        Replaces clips of the pool.
+    pool : list of PooledClip
+        As it was before the first step; changed in place.
+    refresh : float
+        Share of the steps that replace a clip.
+    """
+    _replay(trainer, encoder, pool, refresh)
+
+    def loss(rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:
+        if rng.random() < refresh:
+            index = rng.randrange(len(pool))
+            pool[index] = encoder.pooled(rng)
+        slices = rng.choices(_SLICES, _SLICE_WEIGHTS)[0]
+        rows = min(_LATENT_FRAMES // max(2 * slices, 1), _MAX_ROWS)
+        return denoiser.loss(draw_batch(pool, encoder, rng, slices, rows))
+
+    shown = draw_batch(pool, encoder, random.Random(1), 2, 10)
+
+    def sample(step: int) -> torch.Tensor:
+        latents = denoiser.sample(shown) / encoder.vae.config.scaling_factor
+        pixels = encoder.vae.decode(latents).transpose(1, 2) / 2 + 0.5
+        return film_strips(list(pixels.cpu()))
+
+    trainer.fit(loss, sample, sample_every=500)
+
+
+def _replay(trainer: Trainer, encoder: Encoder, pool: list[PooledClip], refresh: float) -> None:
+    """Replace the clips that the steps before this one replaced, so that a run that goes on has the same pool."""
+    last = {}
+    for step in range(trainer.step):
+        rng, _ = trainer.choices(step)
+        if rng.random() < refresh:
+            last[rng.randrange(len(pool))] = rng
+    for index, rng in last.items():
+        pool[index] = encoder.pooled(rng)
+
+
+def fill_pool(encoder: Encoder, size: int, seed: int) -> list[PooledClip]:
+    """Return encoded clips, the same for the same seed."""
+    return [encoder.pooled(random.Random(f"pool {seed} {index}")) for index in range(size)]

@@ -1,0 +1,231 @@
+"""The loop that every stage of training shares: seeded, resumable, with an average of the weights and a loss curve."""
+
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .pictures import curves, write_png
+
+_SHOWN_POINTS = 400
+
+
+@dataclass
+class Settings:
+    """How a stage is trained.
+
+    Attributes
+    ----------
+    steps : int
+        Optimizer steps of the whole run.
+    learning_rate : float
+        Highest learning rate: reached after ``warmup`` steps, then down to a fiftieth along a cosine.
+    warmup : int
+        Steps of the linear rise.
+    seed : int
+        Together with a step's number, all that a step's random choices depend on.
+    average : float
+        Share of the averaged weights that a step keeps (EMA).
+    clip : float
+        Largest norm of the gradient.
+    save_seconds : float
+        Time from one saving of the run's state to the next.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 100
+    seed: int = 0
+    average: float = 0.999
+    clip: float = 1.0
+    save_seconds: float = 120.0
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of ``step``, counted from 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * min(done, 1))) / 2)
+
+
+@dataclass
+class Progress:
+    """A progress bar of one line on standard error, and the record that the loss curve is drawn from."""
+
+    name: str
+    steps: int
+    record: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    _means: dict[str, float] = field(default_factory=dict)
+    _since: tuple[float, int] | None = None
+    _shown: float = 0.0
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Take the values of a step and show where the run is."""
+        every = max(self.steps // _SHOWN_POINTS, 1)
+        for name, value in values.items():
+            mean = self._means.get(name, value)
+            self._means[name] = mean + (value - mean) * 0.05
+            if step % every == 0:
+                self.record.setdefault(name, []).append((step, self._means[name]))
+        now = time.monotonic()
+        self._since = self._since or (now, step)
+        if now - self._shown > (1 if sys.stderr.isatty() else 30) or step + 1 == self.steps:
+            self._shown = now
+            self._show(step, now)
+
+    def _show(self, step: int, now: float) -> None:
+        began, first = self._since or (now, step)
+        left = (now - began) / max(step - first, 1) * (self.steps - step - 1)
+        bar = "#" * round(20 * (step + 1) / self.steps)
+        means = " ".join(f"{name} {value:.4f}" for name, value in self._means.items())
+        end = "\r" if sys.stderr.isatty() and step + 1 < self.steps else "\n"
+        line = f"{self.name} [{bar:20}] {step + 1}/{self.steps} {means}, {left / 60:.1f} min left"
+        sys.stderr.write(line + end)
+        sys.stderr.flush()
+
+
+class Trainer:
+    """Trains one model in a folder of its own, from where an earlier run was stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets ``state.pt`` (everything to go on from), ``loss.png``, ``losses.json`` and ``samples_*.png``.
+    model : nn.Module
+        Float32 model; trained in place.
+    settings : Settings
+        How it is trained. A run that goes on should have the same.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, settings: Settings) -> None:
+        self.folder, self.model, self.settings = Path(folder), model, settings
+        self.step = 0
+        self.progress = Progress(self.folder.name, settings.steps)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / "state.pt").is_file():
+            self._load()
+
+    def fit(
+        self,
+        loss: Callable[[random.Random], tuple[torch.Tensor, dict[str, float]]],
+        sample: Callable[[int], torch.Tensor] | None = None,
+        sample_every: int = 500,
+    ) -> None:
+        """Train to the last step.
+
+        Parameters
+        ----------
+        loss : callable
+            Gets a step's source of random choices (torch's own is seeded too); returns the loss and values to show.
+        sample : callable, optional
+            Gets the step's number and returns a picture ``[3, height, width]``; it sees the averaged weights.
+        sample_every : int
+            Steps from one picture to the next.
+        """
+        saved = time.monotonic()
+        self.model.train()
+        while self.step < self.settings.steps:
+            self._one_step(loss)
+            self.step += 1
+            done = self.step == self.settings.steps
+            if sample is not None and (self.step % sample_every == 0 or done):
+                self._sample(sample)
+            if done or time.monotonic() - saved > self.settings.save_seconds:
+                self.save()
+                saved = time.monotonic()
+
+    def choices(self, step: int) -> tuple[random.Random, int]:
+        """Return a step's source of random choices as its loss gets it, and the seed of torch's own."""
+        rng = random.Random(f"{self.settings.seed} {step}")
+        return rng, rng.getrandbits(62)
+
+    def _one_step(self, loss: Callable[[random.Random], tuple[torch.Tensor, dict[str, float]]]) -> None:
+        rng, seed = self.choices(self.step)
+        torch.manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(self.step)
+        value, shown = loss(rng)
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # Young averages forget faster, or the random start would linger.
+        keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            current = self.model.state_dict()
+            torch._foreach_lerp_(
+                list(self.average.values()), [current[name] for name in self.average], 1 - keep
+            )
+        self.progress.add(self.step, shown)
+
+    def _sample(self, sample: Callable[[int], torch.Tensor]) -> None:
+        with torch.no_grad(), torch.random.fork_rng():
+            trained = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.model.load_state_dict(self.average)
+            self.model.eval()
+            write_png(self.folder / f"samples_{self.step:06d}.png", sample(self.step))
+            self.model.load_state_dict(trained)
+            self.model.train()
+
+    def save(self) -> None:
+        """Write everything to go on from, whole or not at all, and the loss curve."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "record": self.progress.record,
+        }
+        save_whole(self.folder / "state.pt", state)
+        (self.folder / "losses.json").write_text(json.dumps(self.progress.record))
+        write_png(self.folder / "loss.png", curves(self.progress.record))
+
+    def _load(self) -> None:
+        state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.progress.record = {name: [tuple(p) for p in curve] for name, curve in state["record"].items()}
+
+
+def save_whole(path: Path, value: Any) -> None:
+    """Save with torch so that a crash leaves the old file or the new one."""
+    partial = path.with_suffix(".partial")
+    torch.save(value, partial)
+    partial.replace(path)
+
+
+def averaged(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the averaged weights of a stage's folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the stage was not trained yet; says which command does.
+    """
+    path = Path(folder) / "state.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: run `python -m training {Path(folder).name}` first.")
+    return torch.load(path, map_location="cpu", weights_only=True)["average"]
+
+
+def initialise(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Fill parameters that the layers leave empty (tables of scales and shifts) with small normal numbers."""
+    for name, parameter in parameters:
+        if name.endswith("scale_shift_table"):
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)

@@ -1,0 +1,162 @@
+"""Training of a Slice VAE: images and slices of clips together, reconstruction and a small KL."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from easyanimate_core.vae import SliceVAE, SliceVAEConfig
+
+from .clips import ClipSource
+from .loop import Settings, Trainer
+from .models import vae_config
+from .pictures import film_strips
+from .scenes import Scenes, sample_scene
+
+_KL_WEIGHT = 2e-5
+# Three latent channels begin as a small picture of the clip, until this share of the steps: without it, training rests for
+# long where backgrounds have their colours and shapes have the mean of all.
+_THUMBNAIL_STEPS, _THUMBNAIL_SCALE = 0.5, 2.0
+# Clips that the image-to-video conditioning makes: a few given frames, black ones, and masks.
+_MASKED_SHARE, _MASK_SHARE = 0.2, 0.25
+# Images cost little and teach most of what clips need: their share of the first third of the steps, and of the rest.
+_IMAGE_SHARES = (0.6, 0.25)
+_SLICES, _IMAGES = 4, 16
+_LENGTHS = (8, 8, 16, 24)
+
+
+class _Conv3d(nn.Conv3d):
+    """A convolution with the same results, faster for images and right in bfloat16.
+
+    A single frame meets the middle of the kernel alone, which is a convolution of two axes. For two frames torch 2.13
+    computes garbage gradients of the weights in bfloat16 on CPUs, so these stay out of mixed precision.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[B, C, t, h, w]`` to the same axes."""
+        if x.shape[2] == 1 and self.kernel_size[0] == 3:
+            weight, stride, padding = self.weight[:, :, 1], self.stride[1:], self.padding[1:]
+            return F.conv2d(x[:, :, 0], weight, self.bias, stride, padding)[:, :, None]
+        if x.device.type != "cpu" or x.shape[2] > 2:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+class _Operations:
+    """Layers to train with."""
+
+    Conv3d, GroupNorm, Linear = _Conv3d, nn.GroupNorm, nn.Linear
+
+
+def build(config: dict[str, Any] | None = None) -> SliceVAE:
+    """Return a Slice VAE with fresh weights, of nano's size or of a ``vae/config.json``."""
+    vae = SliceVAE(SliceVAEConfig.from_dict(config or vae_config()), operations=_Operations)
+    for module in vae.modules():
+        # Each frame for itself at first: images, which are cheap, then teach most of what clips need.
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3:
+            with torch.no_grad():
+                module.weight[:, :, (0, 2)] = 0
+                module.weight.mul_(3**0.5)
+    channels = vae.config.latent_channels
+    with torch.no_grad():
+        # Little noise on the latents at first: it would drown what they begin to say.
+        vae.quant_conv.weight[channels:] = 0
+        vae.quant_conv.bias[channels:] = -4
+    return vae
+
+
+def draw_clips(
+    rng: random.Random, count: int, frames: int, masked: bool = False, source: ClipSource | None = None
+) -> torch.Tensor:
+    """Return clips to train on, or masked clips as conditioning has them: ``[count, 3, frames, side, side]`` in [-1, 1]."""
+    source = source or Scenes()
+    return torch.stack([(_draw_masked if masked else draw_scene)(rng, frames, source) for _ in range(count)])
+
+
+def _draw_masked(rng: random.Random, frames: int, source: ClipSource) -> torch.Tensor:
+    """Return a clip of which a few first or last frames are left, or the mask that says so."""
+    given = torch.ones(frames, dtype=torch.bool)
+    given[rng.choice((1, 1, 2, 3, 4)) :] = False
+    if rng.random() < 0.5:
+        given = given.flip(0)
+    given = given[None, :, None, None]
+    if rng.random() < _MASK_SHARE:
+        return torch.where(given, 0.0, 1.0).expand(3, frames, source.side, source.side)
+    return torch.where(given, draw_scene(rng, frames, source), -1.0)
+
+
+def draw_scene(rng: random.Random, frames: int, source: ClipSource | None = None) -> torch.Tensor:
+    """Return a clip, or for one frame a picture, to train on: ``[3, frames, side, side]`` in [-1, 1]."""
+    clip = (source or Scenes()).draw(rng, max(frames, 8)).render()
+    if frames == 1:
+        clip = clip[rng.randrange(len(clip))][None]
+    return clip.transpose(0, 1) * 2 - 1
+
+
+def train(
+    folder: Path,
+    settings: Settings,
+    device: torch.device,
+    source: ClipSource | None = None,
+    config: dict[str, Any] | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Train to the last step of ``settings``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the run's files lie.
+    settings : Settings
+        Steps, learning rate and seed.
+    device : torch.device
+        Where to train.
+    source : ClipSource, optional
+        Gives the clips, of up to 24 frames; generated scenes by default.
+    config : dict, optional
+        The ``vae/config.json`` to train; nano's by default.
+    weights : dict, optional
+        Weights of a trained VAE to start from instead of fresh ones.
+    """
+    torch.manual_seed(settings.seed)
+    vae = build(config).to(device)
+    if weights is not None:
+        vae.load_state_dict(weights)
+    trainer = Trainer(folder, vae, settings)
+
+    def reconstruct(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with torch.autocast(device.type, torch.bfloat16):
+            mean, logvar = vae.encode_moments(pixels)
+            z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+            back = vae.decode(z)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        thumbnail = F.interpolate(pixels, mean.shape[2:], mode="area")
+        return back.float(), kl, F.mse_loss(mean[:, :3], _THUMBNAIL_SCALE * thumbnail)
+
+    def loss(rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:
+        image_share = _IMAGE_SHARES[trainer.step * 3 >= settings.steps]
+        name = "image" if rng.random() < image_share else "masked" if rng.random() < _MASKED_SHARE else "clip"
+        frames = 1 if name == "image" else rng.choice(_LENGTHS)
+        count = _IMAGES if name == "image" else max(_SLICES * 8 // frames, 1)
+        pixels = draw_clips(rng, count, frames, name == "masked", source).to(device)
+        back, kl, thumbnail = reconstruct(pixels)
+        error = back - pixels
+        value = error.abs().mean() + 4 * error.square().mean() + _KL_WEIGHT * kl
+        if weights is None:
+            value = value + max(1 - trainer.step / (_THUMBNAIL_STEPS * settings.steps), 0) * thumbnail
+        return value, {name: F.mse_loss(back.detach().clamp(-1, 1), pixels).item() / 4}
+
+    seeds = [random.Random(seed) for seed in range(4)]
+    shown = [source.draw(rng, 16) if source else sample_scene(rng, 16, held_out=True) for rng in seeds]
+    fixed = [clip.render() for clip in shown]
+
+    def sample(step: int) -> torch.Tensor:
+        pixels = torch.stack(fixed).transpose(1, 2).to(device) * 2 - 1
+        back = (vae.decode(vae.encode(pixels)) / 2 + 0.5).transpose(1, 2).cpu()
+        return film_strips([clip for pair in zip(fixed, back, strict=True) for clip in pair])
+
+    trainer.fit(loss, sample, sample_every=250)
