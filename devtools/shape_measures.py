@@ -74,20 +74,28 @@ def psnr(picture: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def is_monotone(places: torch.Tensor, slack: float = 0.75) -> bool:
-    """Tell whether a track ``[frames, 2]`` goes from its first place to its last without turning back.
+    """Tell whether a track ``[frames, 2]`` goes from its first place to its last, straight, step by step, without turning.
 
     Parameters
     ----------
     places : torch.Tensor
         Centres in pixels, by frame.
     slack : float
-        Pixels that a frame may lie behind the farthest one before it: half a pixel is the measure's own noise.
+        Pixels that a frame may lie behind the farthest one before it: half a pixel is the measure's own noise. Four times
+        as much is allowed to the sides of the straight way, and no step may be over a third of it: that would be a cut.
     """
     way = places[-1] - places[0]
-    if way.norm() < 3:
+    length = way.norm()
+    if length < 3:
         return False
-    progress = (places - places[0]) @ (way / way.norm())
-    return bool((progress - progress.cummax(0).values >= -slack).all())
+    ahead = way / length
+    progress = (places - places[0]) @ ahead
+    aside = (places - places[0]) @ torch.stack((-ahead[1], ahead[0]))
+    return bool(
+        (progress - progress.cummax(0).values >= -slack).all()
+        and aside.abs().max() <= 4 * slack
+        and progress.diff().max() <= length / 3 + slack
+    )
 
 
 def frame_changes(frames: torch.Tensor) -> torch.Tensor:

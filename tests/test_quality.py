@@ -44,9 +44,25 @@ def test_an_empty_picture_has_no_shape():
     assert measure.centre(frame, "red") is None
 
 
-def test_noise_is_no_direction_and_no_colour_by_design():
+def test_noise_has_no_direction():
     noise = torch.rand(16, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    assert measure.direction(noise, "red") is None
+    assert measure.direction(noise, measure.clip_colour(noise)) is None
+
+
+def test_cut_and_fade_are_no_way_from_one_to_the_other():
+    scene, frames = truth("moving right")
+    cut = torch.cat((frames[:1].expand(15, -1, -1, -1), frames[-1:]))
+    fade = torch.lerp(frames[:1], frames[-1:], torch.linspace(0, 1, 16).view(-1, 1, 1, 1))
+    for clip in (cut, fade):
+        places = measure.track(clip, scene.colour)
+        assert places is None or not measure.is_monotone(places)
+
+
+def test_detour_is_no_straight_way():
+    line = torch.stack((torch.linspace(0, 20, 16), torch.zeros(16)), dim=1)
+    detour = line.clone()
+    detour[4:12, 1] = 6
+    assert not measure.is_monotone(detour)
 
 
 def test_monotone_means_without_turning_back():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from easyanimate_core.checkpoint import CheckpointError
+
 from . import base, dit, encoders, folder, latents, lora, models, rings, vae, videos
 from .clips import ClipError, ClipSource
 from .loop import Settings, save_whole
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.action(options)
-    except (ClipError, FileNotFoundError) as error:
+    except (ClipError, CheckpointError, FileNotFoundError) as error:
         sys.stderr.write(f"training: {error}\n")
         return 1
     except KeyboardInterrupt:
@@ -38,13 +40,17 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, action: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
+        return command
+
+    def staged(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
         command.add_argument("--run", type=Path, default=ROOT / "runs" / "nano", help="folder of the stages")
         return command
 
     def trained(
         command: argparse.ArgumentParser, steps: int, rate: float, videos_too: bool = True
     ) -> argparse.ArgumentParser:
-        command.add_argument("--steps", type=int, default=steps)
+        staged(command)
+        command.add_argument("--steps", type=_positive, default=steps)
         command.add_argument("--rate", type=float, default=rate, help="highest learning rate")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -56,24 +62,30 @@ def _parser() -> argparse.ArgumentParser:
     trained(add("vae", _train_vae, "Train the Slice VAE."), 12000, 7e-4)
     trained(add("encoders", _train_encoders, "Train T5 and CLIP on generated scenes."), 1500, 1e-3, False)
     command = trained(add("dit", _train_dit, "Train the diffusion transformer."), 30000, 1e-3)
-    command.add_argument("--pool", type=int, default=2000, help="encoded clips to keep")
+    command.add_argument("--pool", type=_positive, default=2000, help="encoded clips to keep")
     for name, action, text in (
         ("export", _export, "Write the stages as a checkpoint folder."),
         ("unpack", _unpack, "Lay out a checkpoint folder as stages, to train on from it."),
     ):
-        _checkpoint(add(name, action, text))
-    _checkpoint(add("nano", _nano, "Train all stages of nano and write its checkpoint folder."))
+        _checkpoint(staged(add(name, action, text)))
+    _checkpoint(staged(add("nano", _nano, "Train all stages of nano and write its checkpoint folder.")))
     command = add("prepare", _prepare, "Decode videos, to train on them where there is no ffmpeg.")
     command.add_argument("videos", type=Path, help="folder of captioned videos")
     command.add_argument("target", type=Path, help="folder for the decoded frames")
     command.add_argument("--fps", type=float, default=8.0)
-    command.add_argument("--side", type=int, default=SIDE, help="height and width in pixels")
+    command.add_argument("--side", type=_positive, default=SIDE, help="height and width in pixels")
     command = trained(add("lora", _train_lora, "Train a LoRA, on videos or on nano's rings."), 600, 1e-3)
     _checkpoint(command)
-    command.add_argument("--rank", type=int, default=8)
+    command.add_argument("--rank", type=_positive, default=8)
     command.add_argument("--alpha", type=float, help="the rank by default")
     command.add_argument("--out", type=Path, default=ROOT / "runs" / "lora.safetensors")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+    return int(text)
 
 
 def _checkpoint(command: argparse.ArgumentParser) -> None:
@@ -95,8 +107,9 @@ def _train_vae(options: argparse.Namespace) -> None:
     device, source = torch.device(options.device), _source(options)
     stage = options.run / "vae"
     start = _started(stage)
-    vae.train(stage, _settings(options), device, source, weights=start)
-    model = vae.build()
+    config = base.stage_config(stage)
+    vae.train(stage, _settings(options), device, source, config, start)
+    model = vae.build(config)
     model.load_state_dict(base.averaged(stage))
     model.to(device).eval().requires_grad_(False)
     clips = [
@@ -113,13 +126,15 @@ def _started(stage: Path) -> dict[str, torch.Tensor] | None:
 
 
 def _train_encoders(options: argparse.Namespace) -> None:
-    encoders.train(options.run / "encoders", _settings(options), torch.device(options.device))
+    stage = options.run / "encoders"
+    encoders.train(stage, _settings(options), torch.device(options.device), weights=_started(stage))
+    save_whole(stage / "weights.pt", base.averaged(stage))
 
 
 def _train_dit(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     text, clip = encoders.load(base.stage_weights(options.run / "encoders"))
-    model = vae.build()
+    model = vae.build(base.stage_config(options.run / "vae"))
     model.load_state_dict(base.stage_weights(options.run / "vae"))
     encoder = latents.Encoder(model.eval().requires_grad_(False), clip, device, _source(options))
     stage = options.run / "dit"
@@ -131,6 +146,7 @@ def _train_dit(options: argparse.Namespace) -> None:
         device,
         pool_size=options.pool,
         weights=_started(stage),
+        config=base.stage_config(stage),
     )
 
 
@@ -147,8 +163,14 @@ def _export(options: argparse.Namespace) -> None:
         {name.removeprefix(f"{part}."): value for name, value in pair.items() if name.startswith(f"{part}.")}
         for part in ("text", "image")
     ]
-    transformer = base.averaged(options.run / "dit")
-    folder.write(options.checkpoint, transformer, base.stage_weights(options.run / "vae"), *parts)
+    folder.write(
+        options.checkpoint,
+        base.transformer_weights(options.run),
+        base.stage_weights(options.run / "vae"),
+        *parts,
+        base.stage_config(options.run / "dit"),
+        base.stage_config(options.run / "vae"),
+    )
 
 
 def _unpack(options: argparse.Namespace) -> None:
@@ -162,7 +184,7 @@ def _prepare(options: argparse.Namespace) -> None:
 def _train_lora(options: argparse.Namespace) -> None:
     checkpoint = base.read_base(options.checkpoint)
     source = _source(options, checkpoint.side) or rings.Rings()
-    stage = options.run / "lora"
+    stage = options.run / f"lora_{options.out.stem}"
     lora.train(
         stage,
         _settings(options),

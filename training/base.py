@@ -89,16 +89,28 @@ def _from_checkpoint(path: Path) -> Base:
 
 
 def _from_run(path: Path) -> Base:
-    # weights.pt is what the transformer's training started from, but what the other stages ended with.
-    transformer = path / "dit"
-    weights = averaged(transformer) if (transformer / "state.pt").is_file() else stage_weights(transformer)
+    if not path.is_dir():
+        raise ClipError(f"There is no folder {path}: give a checkpoint folder or the folder of a run.")
     return _base(
-        _config(transformer, models.transformer_config()),
-        weights,
-        _config(path / "vae", models.vae_config()),
+        stage_config(path / "dit"),
+        transformer_weights(path),
+        stage_config(path / "vae"),
         stage_weights(path / "vae"),
         stage_weights(path / "encoders"),
     )
+
+
+def transformer_weights(run: Path) -> dict[str, torch.Tensor]:
+    """Return the transformer of a run: as trained there, else as unpacked there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    # Here weights.pt is what training starts from, not what it ends with as in the other stages.
+    stage = run / "dit"
+    return averaged(stage) if (stage / "state.pt").is_file() else stage_weights(stage)
 
 
 def stage_weights(stage: Path) -> dict[str, torch.Tensor]:
@@ -140,6 +152,9 @@ def _check_encoder(
             )
 
 
-def _config(stage: Path, default: dict[str, Any]) -> dict[str, Any]:
+def stage_config(stage: Path) -> dict[str, Any]:
+    """Return the ``config.json`` of the stage ``vae`` or ``dit``: the one that was unpacked there, else nano's."""
     path = stage / _CONFIG
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return models.vae_config() if stage.name == "vae" else models.transformer_config()

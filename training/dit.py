@@ -148,7 +148,6 @@ def train(
     *,
     pool_size: int = 2000,
     refresh: float = 0.5,
-    pool: list[PooledClip] | None = None,
     weights: dict[str, torch.Tensor] | None = None,
     config: dict[str, Any] | None = None,
 ) -> None:
@@ -170,8 +169,6 @@ def train(
         Encoded clips that are kept.
     refresh : float
         Clips that are replaced a step, by new ones.
-    pool : list of PooledClip, optional
-        Clips to begin with; encoded here by default.
     weights : dict, optional
         Weights to start from instead of fresh ones.
     config : dict, optional
@@ -184,8 +181,7 @@ def train(
     model.to(device)
     denoiser = Denoiser(model, attention, text, device)
     trainer = Trainer(folder, model, settings)
-    pool = pool if pool is not None else fill_pool(encoder, pool_size, settings.seed)
-    fit(trainer, denoiser, encoder, pool, refresh)
+    fit(trainer, denoiser, encoder, fill_pool(encoder, pool_size, settings.seed), refresh)
 
 
 def fit(

@@ -282,6 +282,7 @@ def train(
     device: torch.device,
     batch: int = 48,
     source: ClipSource | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Train both encoders; a run's folder holds them under ``text.`` and ``image.``.
 
@@ -297,10 +298,15 @@ def train(
         Captions that are told apart in a step.
     source : ClipSource, optional
         Gives the clips, of 32 frames; generated scenes by default.
+    weights : dict, optional
+        Weights to start from instead of fresh ones; a checkpoint folder has none of what only this training needs.
     """
     source = source or Scenes()
     torch.manual_seed(settings.seed)
-    pair = EncoderPair().to(device)
+    pair = EncoderPair()
+    if weights is not None:
+        pair.load_state_dict(weights, strict=False)
+    pair.to(device)
     trainer = Trainer(folder, pair, settings)
 
     def loss(rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:

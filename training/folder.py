@@ -11,6 +11,7 @@ import torch
 from easyanimate_core.vae import SliceVAE
 
 from . import encoders, models
+from .clips import ClipError
 from .loop import save_whole
 
 _WEIGHTS = {
@@ -56,6 +57,8 @@ def write(
     vae: Mapping[str, torch.Tensor],
     text: Mapping[str, torch.Tensor],
     image: Mapping[str, torch.Tensor],
+    transformer_config: dict[str, Any] | None = None,
+    vae_config: dict[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint folder; needs the packages safetensors and sentencepiece.
 
@@ -66,6 +69,8 @@ def write(
     transformer, vae, text, image : mapping
         Tensors under the official names. The VAE is stored in float16 (its weights are small and its numbers fine), the
         rest in bfloat16.
+    transformer_config, vae_config : dict, optional
+        Their ``config.json``; nano's by default.
     """
     from safetensors.torch import save_file
 
@@ -73,8 +78,8 @@ def write(
 
     folder = Path(folder)
     parts = {
-        "transformer": (models.transformer_config(), transformer, torch.bfloat16),
-        "vae": (models.vae_config(), vae, torch.float16),
+        "transformer": (transformer_config or models.transformer_config(), transformer, torch.bfloat16),
+        "vae": (vae_config or models.vae_config(), vae, torch.float16),
         "text_encoder": (encoders.text_config(), text, torch.bfloat16),
         "image_encoder": (encoders.image_config(), image, torch.bfloat16),
     }
@@ -89,14 +94,7 @@ def write(
     _write_json(folder / "tokenizer" / "special_tokens_map.json", special)
     settings = {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 0, "legacy": True}
     _write_json(folder / "tokenizer" / "tokenizer_config.json", {**special, **settings})
-    components = {
-        "_class_name": "EasyAnimateInpaintPipeline",
-        "clip_image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"],
-    }
-    _write_json(folder / "model_index.json", components)
+    _write_json(folder / "model_index.json", models.model_index())
     return folder
 
 
@@ -110,8 +108,15 @@ def read(folder: Path, component: str) -> dict[str, torch.Tensor]:
 def unpack(checkpoint: Path, run: Path) -> None:
     """Lay out a checkpoint folder as finished stages of a run, so that training can go on from it with torch alone.
 
-    The configurations of transformer and VAE come along, which :func:`.base.read_base` takes the sizes from.
+    The configurations of transformer and VAE come along, which give their sizes.
+
+    Raises
+    ------
+    ClipError
+        If something was trained in the run already.
     """
+    if begun := sorted(Path(run).glob("*/state.pt")):
+        raise ClipError(f"{begun[0].parent} was trained already: unpack into another run's folder.")
     stages = {
         "vae": read(checkpoint, "vae"),
         "encoders": {

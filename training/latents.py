@@ -197,7 +197,7 @@ def _draw_row(
     kind = rng.random()
     given = kind < 0.62
     if given:
-        several = 0.27 < kind < 0.45
+        several = rng.random() < 0.4
         start = clip.count if several else 1
         masks[0] = encoder.mask(start, False)
         videos[0] = (clip.several if several else clip.first)[begin]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .clips import ClipError
 from .pictures import curves, write_png
 
 _SHOWN_POINTS = 400
@@ -71,6 +72,8 @@ class Progress:
         """Take the values of a step and show where the run is."""
         every = max(self.steps // _SHOWN_POINTS, 1)
         for name, value in values.items():
+            if not math.isfinite(value):
+                continue
             mean = self._means.get(name, value)
             self._means[name] = mean + (value - mean) * 0.05
             if step % every == 0:
@@ -103,10 +106,20 @@ class Trainer:
         Float32 model; trained in place.
     settings : Settings
         How it is trained. A run that goes on should have the same.
+    identity : dict, optional
+        Names and values that an earlier run in this folder must have had too.
+
+    Raises
+    ------
+    ClipError
+        If the folder holds a run of another identity.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, model: nn.Module, settings: Settings, identity: dict[str, Any] | None = None
+    ) -> None:
         self.folder, self.model, self.settings = Path(folder), model, settings
+        self.identity = identity or {}
         self.step = 0
         self.progress = Progress(self.folder.name, settings.steps)
         self.optimizer = torch.optim.AdamW(
@@ -187,6 +200,7 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "identity": self.identity,
             "record": self.progress.record,
         }
         save_whole(self.folder / "state.pt", state)
@@ -195,6 +209,12 @@ class Trainer:
 
     def _load(self) -> None:
         state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
+        for name, value in state.get("identity", {}).items():
+            if value != self.identity.get(name):
+                raise ClipError(
+                    f"{self.folder} holds a run with {name} {value}, not {self.identity.get(name)}: "
+                    "give that, or start in another folder."
+                )
         self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)

@@ -123,7 +123,8 @@ def train(
     lora = Lora(model, rank, rank if alpha is None else alpha, layers).to(device)
     model.to(device)
     encoder = Encoder(base.vae, base.clip, device, source)
-    trainer = Trainer(folder, lora, settings)
+    identity = {"rank": rank, "alpha": float(rank if alpha is None else alpha), "layers": " ".join(layers)}
+    trainer = Trainer(folder, lora, settings, identity)
     pool = dit.fill_pool(encoder, pool_size, settings.seed)
     dit.fit(trainer, dit.Denoiser(model, attention, base.text, device), encoder, pool)
 

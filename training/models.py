@@ -10,9 +10,9 @@ CLIP_CHANNELS = 768
 _POSITIONS = 4096
 
 
-def _motion_module(second: str) -> dict[str, Any]:
+def _motion_module(second: str, heads: int) -> dict[str, Any]:
     return {
-        "num_attention_heads": HEADS,
+        "num_attention_heads": heads,
         "num_transformer_block": 1,
         "temporal_position_encoding": True,
         "temporal_position_encoding_max_len": _POSITIONS,
@@ -23,16 +23,18 @@ def _motion_module(second: str) -> dict[str, Any]:
     }
 
 
-def transformer_config() -> dict[str, Any]:
-    """Return ``transformer/config.json``."""
+def transformer_config(
+    width: int = WIDTH, heads: int = HEADS, caption_channels: int = TEXT_WIDTH
+) -> dict[str, Any]:
+    """Return ``transformer/config.json`` of nano, or with another width, number of heads and width of the text."""
     return {
         "_class_name": "Transformer3DModel",
-        "num_attention_heads": HEADS,
-        "attention_head_dim": WIDTH // HEADS,
+        "num_attention_heads": heads,
+        "attention_head_dim": width // heads,
         "in_channels": 12,
         "out_channels": 8,
         "num_layers": 28,
-        "cross_attention_dim": WIDTH,
+        "cross_attention_dim": width,
         "attention_bias": True,
         "sample_size": 8,
         "patch_size": 2,
@@ -41,12 +43,12 @@ def transformer_config() -> dict[str, Any]:
         "norm_type": "ada_norm_single",
         "norm_elementwise_affine": False,
         "norm_eps": 1e-06,
-        "caption_channels": TEXT_WIDTH,
+        "caption_channels": caption_channels,
         "basic_block_type": "global_motionmodule",
         "enable_uvit": True,
         "motion_module_type": "Vanilla",
-        "motion_module_kwargs_even": _motion_module("Temporal_Self"),
-        "motion_module_kwargs_odd": _motion_module("Global_Self"),
+        "motion_module_kwargs_even": _motion_module("Temporal_Self", heads),
+        "motion_module_kwargs_odd": _motion_module("Global_Self", heads),
     }
 
 
@@ -84,4 +86,15 @@ def scheduler_config() -> dict[str, Any]:
         "prediction_type": "epsilon",
         "steps_offset": 1,
         "clip_sample": True,
+    }
+
+
+def model_index() -> dict[str, Any]:
+    """Return ``model_index.json``."""
+    return {
+        "_class_name": "EasyAnimateInpaintPipeline",
+        "clip_image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
     }

@@ -13,9 +13,12 @@ _WORDS = sorted(
     {*" ".join((*ACTIONS, *BACKGROUNDS, *SHAPES)).split(), "a", "on", "striped", "background", "shape"}
 )
 _CHARACTERS = [chr(code) for code in range(33, 127) if chr(code) not in string.ascii_uppercase]
-# Pieces 0, 1 and 2 are T5's padding, end and unknown.
-PIECES = ("<pad>", "</s>", "<unk>", *(_SPACE + word for word in _WORDS), _SPACE, *_CHARACTERS)
-_IDS = {piece: index for index, piece in enumerate(PIECES)}
+# sentencepiece's trainer must find one character by itself, beside the pieces that it is given.
+_FOUND = "\u00e0"
+_CONTROL = ("<pad>", "</s>", "<unk>")
+PIECES = (*_CONTROL, *(_SPACE + word for word in _WORDS), _SPACE, *_CHARACTERS, _FOUND)
+# Control tokens that somebody types are characters like any others.
+_IDS = {piece: index for index, piece in enumerate(PIECES) if piece not in _CONTROL}
 _LONGEST = max(map(len, PIECES))
 # Where the release cuts prompts, the end token included.
 _MOST = 120
@@ -54,13 +57,12 @@ def write_sentencepiece(path: Path) -> None:
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["\u00e0 \u00e9 \u00f6 \u00fc"]),
+        sentence_iterator=iter([_FOUND]),
         model_writer=model,
         model_type="unigram",
-        # The trainer wants text beside the pieces that it is given.
-        vocab_size=len(PIECES) + 4,
+        vocab_size=len(PIECES),
         hard_vocab_limit=False,
-        user_defined_symbols=list(PIECES[3:]),
+        user_defined_symbols=list(PIECES[len(_CONTROL) : -1]),
         normalization_rule_name="nmt_nfkc_cf",
         pad_id=PAD,
         eos_id=END,

@@ -17,8 +17,7 @@ from .pictures import film_strips
 from .scenes import Scenes, sample_scene
 
 _KL_WEIGHT = 2e-5
-# Three latent channels begin as a small picture of the clip, until this share of the steps: without it, training rests for
-# long where backgrounds have their colours and shapes have the mean of all.
+# Three latent channels begin as a small picture of the clip: without it, shapes get their own colours very late.
 _THUMBNAIL_STEPS, _THUMBNAIL_SCALE = 0.5, 2.0
 # Clips that the image-to-video conditioning makes: a few given frames, black ones, and masks.
 _MASKED_SHARE, _MASK_SHARE = 0.2, 0.25

@@ -16,6 +16,8 @@ TEXTS = [
     "Low quality, blurry apples; 5% RED!",
     "a reddish  crossing",
     "mail@example.com -- (what?)",
+    "a red café circle",
+    "</s> <pad> is typed",
 ]
 
 
@@ -32,6 +34,14 @@ def test_tokenizer_cuts_as_sentencepiece_does(text, sentencepiece_file):
 
     reader = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
     assert [*reader.encode(text), END] == encode(text)
+
+
+def test_model_has_a_row_for_each_piece(sentencepiece_file):
+    import sentencepiece
+
+    reader = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
+    assert [reader.id_to_piece(token) for token in range(reader.get_piece_size())] == list(PIECES)
+    assert encoders.T5Encoder().shared.num_embeddings == encoders.text_config()["vocab_size"] == len(PIECES)
 
 
 def test_every_word_of_a_caption_is_one_token():
