@@ -1,4 +1,4 @@
-"""Set-up, tests and demo in one command: ``python dev.py {demo,test,serve,parity}``; needs Python 3.10 or newer.
+"""Set-up, tests and demo in one command: ``python dev.py {demo,test,serve,parity,quality}``; needs Python 3.10 or newer.
 
 The first run makes a virtual environment and a ComfyUI in ``.dev/`` (or uses the one that ``COMFYUI_PATH``
 names); later runs reuse them.
@@ -20,20 +20,27 @@ def main(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(prog="dev.py", description="Set-up, tests and demo of the node pack.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("demo", help="run image-to-video on the shipped picture and print the mp4's path")
+    commands.add_parser(
+        "demo", help="run image-to-video with the shipped checkpoint and print the mp4's path"
+    )
     commands.add_parser("test", help="lint and tests; further arguments go to pytest", add_help=False)
-    serve = commands.add_parser("serve", help="start ComfyUI with this pack and a tiny checkpoint")
+    serve = commands.add_parser("serve", help="start ComfyUI with this pack and its nano checkpoint")
     serve.add_argument("--port", type=int, default=8188)
     parity = commands.add_parser("parity", help="check every golden case of a folder")
     parity.add_argument("folder", metavar="DIR", type=Path)
     parity.add_argument("--seed", type=int, help="seed of the weight rule (default: the file's own, else 7)")
+    commands.add_parser(
+        "quality", help="measure what the shipped checkpoint can do; --help lists the parts", add_help=False
+    )
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "test":
+    if rest and options.command not in ("test", "quality"):
         parser.error(f"unknown argument: {rest[0]}")
     try:
         python = environment.set_up()
         if options.command == "test":
             return test(python, arguments[1:])
+        if options.command == "quality":
+            return run(python, "-m", "devtools.quality", *arguments[1:])
         if options.command == "parity":
             seed = [] if options.seed is None else ["--seed", str(options.seed)]
             return run(python, "-m", "devtools.parity", str(options.folder.resolve()), *seed)

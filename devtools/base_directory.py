@@ -1,12 +1,11 @@
 """The folder that a development ComfyUI keeps its models, inputs and outputs in."""
 
-import hashlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from . import golden, tiny_checkpoint, tiny_lora
+from . import tiny_checkpoint, tiny_lora
 from .environment import ROOT
 
 PACK_NAME = "EasyAnimateV3"
@@ -17,7 +16,7 @@ _FOLDERS = ("models/EasyAnimate", "models/loras", "input", "output", "user", "te
 
 
 def prepare(base: Path, link_pack: bool, checkpoint: Path | None = None) -> Path:
-    """Make ``base`` a ComfyUI base directory with the tiny checkpoint, its LoRA and the shipped samples.
+    """Make ``base`` a ComfyUI base directory with the shipped samples.
 
     Parameters
     ----------
@@ -26,34 +25,21 @@ def prepare(base: Path, link_pack: bool, checkpoint: Path | None = None) -> Path
     link_pack : bool
         Whether this pack is linked into ``custom_nodes``, for a server that scans that folder.
     checkpoint : Path, optional
-        Tiny checkpoint to copy; a new one is written by default.
+        Tiny checkpoint to copy, with a LoRA for it; by default there is only what the pack ships.
     """
     base = Path(base).resolve()
     for folder in _FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
-    installed = base / "models" / "EasyAnimate" / tiny_checkpoint.NAME
     if checkpoint is not None:
+        installed = base / "models" / "EasyAnimate" / tiny_checkpoint.NAME
         shutil.copytree(checkpoint, installed, dirs_exist_ok=True)
-    else:
-        _write_checkpoint(installed, base / "tiny_checkpoint.stamp")
-    tiny_lora.write(base / "models" / "loras" / tiny_lora.NAME, installed)
+        tiny_lora.write(base / "models" / "loras" / tiny_lora.NAME, installed)
     for sample in (START_IMAGE, END_IMAGE, START_VIDEO):
         if sample.is_file():
             shutil.copyfile(sample, base / "input" / sample.name)
     if link_pack:
         _link(base / "custom_nodes" / PACK_NAME, ROOT)
     return base
-
-
-def _write_checkpoint(folder: Path, stamp_file: Path) -> None:
-    """Write the tiny checkpoint unless the code that is there now has written it before."""
-    sources = (Path(tiny_checkpoint.__file__), Path(golden.__file__))
-    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    complete = (folder / tiny_checkpoint.LAST_FILE).is_file()
-    if complete and stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp:
-        return
-    tiny_checkpoint.write(folder)
-    stamp_file.write_text(stamp, encoding="utf-8")
 
 
 def _link(link: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python dev.py serve``: ComfyUI's UI with this pack, the tiny checkpoint and the shipped picture."""
+"""``python dev.py serve``: ComfyUI's UI with this pack, its nano checkpoint and its sample pictures."""
 
 import argparse
 import subprocess
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         command.remove("--cpu")
     print(f"ComfyUI will answer at http://{host_server.ADDRESS}:{options.port} (stop it with Ctrl+C).")
-    print(f"Models, inputs and outputs are in {base}; the tiny checkpoint there draws noise.", flush=True)
+    print(f"Inputs and outputs are in {base}, and so are models other than the shipped nano.", flush=True)
     try:
         return subprocess.run(command, cwd=base, env=host_server.environment_variables()).returncode
     except KeyboardInterrupt:

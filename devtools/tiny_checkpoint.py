@@ -1,4 +1,4 @@
-"""A tiny checkpoint with random weights in the official folder layout, for tests and the demo.
+"""A tiny checkpoint with random weights in the official folder layout, for tests.
 
 Same files, tensor names and config keys as ``EasyAnimateV3-XL-2-InP-*``; 28 blocks of width 32, a small Slice VAE,
 T5 encoder, tokenizer and CLIP vision model. It draws noise: only the way from files to a video is real.
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from training import models
+
 from . import golden
 
 NAME = "EasyAnimateV3-tiny-random"
-# Written last: its presence says that the folder is complete.
-LAST_FILE = "model_index.json"
 
 _WIDTH, _HEADS, _CAPTION_CHANNELS, _POSITIONS = 32, 2, 24, 256
 _CLIP_CHANNELS = 768
@@ -39,81 +39,15 @@ _WORDS = (
 )
 
 
-def _motion_module(second: str) -> dict[str, Any]:
-    return {
-        "num_attention_heads": _HEADS,
-        "num_transformer_block": 1,
-        "temporal_position_encoding": True,
-        "temporal_position_encoding_max_len": _POSITIONS,
-        "temporal_attention_dim_div": 1,
-        "block_size": 1,
-        "remove_time_embedding_in_photo": False,
-        "attention_block_types": ["Temporal_Self", second],
-    }
-
-
 def transformer_config(in_channels: int = 12) -> dict[str, Any]:
     """Return the ``transformer/config.json`` of the tiny checkpoint."""
-    return {
-        "_class_name": "Transformer3DModel",
-        "num_attention_heads": _HEADS,
-        "attention_head_dim": _WIDTH // _HEADS,
-        "in_channels": in_channels,
-        "out_channels": 8,
-        "num_layers": 28,
-        "cross_attention_dim": _WIDTH,
-        "attention_bias": True,
-        "sample_size": _SAMPLE_SIZE,
-        "patch_size": 2,
-        "activation_fn": "gelu-approximate",
-        "num_embeds_ada_norm": 1000,
-        "norm_type": "ada_norm_single",
-        "norm_elementwise_affine": False,
-        "norm_eps": 1e-06,
-        "caption_channels": _CAPTION_CHANNELS,
-        "basic_block_type": "global_motionmodule",
-        "enable_uvit": True,
-        "motion_module_type": "Vanilla",
-        "motion_module_kwargs_even": _motion_module("Temporal_Self"),
-        "motion_module_kwargs_odd": _motion_module("Global_Self"),
-    }
+    config = models.transformer_config(_WIDTH, _HEADS, _CAPTION_CHANNELS)
+    return config | {"in_channels": in_channels, "sample_size": _SAMPLE_SIZE}
 
 
 def vae_config() -> dict[str, Any]:
     """Return the ``vae/config.json`` of the tiny checkpoint."""
-    return {
-        "_class_name": "AutoencoderKLMagvit",
-        "in_channels": 3,
-        "out_channels": 3,
-        "ch": 32,
-        "ch_mult": [1, 1, 2, 2],
-        "down_block_types": ["SpatialDownBlock3D", *["SpatialTemporalDownBlock3D"] * 3],
-        "up_block_types": ["SpatialUpBlock3D", *["SpatialTemporalUpBlock3D"] * 3],
-        "mid_block_attention_type": "3d",
-        "layers_per_block": 2,
-        "act_fn": "silu",
-        "latent_channels": 4,
-        "norm_num_groups": 32,
-        "scaling_factor": 0.18215,
-        "slice_compression_vae": True,
-        "use_tiling": True,
-        "mini_batch_encoder": 8,
-        "mini_batch_decoder": 2,
-    }
-
-
-def scheduler_config() -> dict[str, Any]:
-    """Return the ``scheduler/scheduler_config.json`` of the tiny checkpoint."""
-    return {
-        "_class_name": "DDIMScheduler",
-        "beta_start": 0.0001,
-        "beta_end": 0.02,
-        "beta_schedule": "linear",
-        "num_train_timesteps": 1000,
-        "prediction_type": "epsilon",
-        "steps_offset": 1,
-        "clip_sample": True,
-    }
+    return models.vae_config() | {"ch": 32, "ch_mult": [1, 1, 2, 2], "norm_num_groups": 32}
 
 
 def write(folder: Path, seed: int = golden.DEFAULT_SEED, in_channels: int = 12) -> Path:
@@ -137,15 +71,8 @@ def write(folder: Path, seed: int = golden.DEFAULT_SEED, in_channels: int = 12) 
     _write_tokenizer(folder / "tokenizer")
     _write_text_encoder(folder / "text_encoder", seed)
     _write_image_encoder(folder / "image_encoder", seed)
-    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler_config())
-    components = {
-        "_class_name": "EasyAnimateInpaintPipeline",
-        "clip_image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"],
-    }
-    _write_json(folder / LAST_FILE, components)
+    _write_json(folder / "scheduler" / "scheduler_config.json", models.scheduler_config())
+    _write_json(folder / "model_index.json", models.model_index())
     return folder
 
 

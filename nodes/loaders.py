@@ -29,7 +29,7 @@ class EasyAnimateV3Loader(io.ComfyNode):
             node_id="EasyAnimateV3Loader",
             display_name="EasyAnimateV3 Loader",
             category=CATEGORY,
-            description="Loads a checkpoint folder in the release's layout from models/EasyAnimate.",
+            description="Loads a checkpoint folder in the release's layout from models/EasyAnimate or from this pack.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint",

@@ -25,9 +25,13 @@ def tiny_checkpoint(tmp_path_factory):
 
 
 def _base_directory(folder, checkpoint, link_pack):
-    from devtools import base_directory
+    from devtools import base_directory, tiny_lora
+    from training.models import NAME
 
-    return base_directory.prepare(folder, link_pack, checkpoint)
+    base = base_directory.prepare(folder, link_pack, checkpoint)
+    # The file that lora.json names; whoever opens it brings one for the checkpoint.
+    tiny_lora.write(base / "models" / "loras" / "EasyAnimateV3_lora.safetensors", ROOT / "checkpoints" / NAME)
+    return base
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
-from test_workflows import NAMES, SMALL, TITLE_HEIGHT, inside, load, overlap, small_size
+from test_workflows import NAMES, NANO, SIZE, TITLE_HEIGHT, inside, load, overlap
 
 from devtools.base_directory import PACK_NAME
 
@@ -68,10 +68,14 @@ SAMPLING = (
 SET_WIDGETS = """(values) => {
   for (const node of app.graph.nodes)
     for (const widget of node.widgets ?? [])
-      if (widget.name in values && widget.value !== 0 && widget.value !== 1
-          && !node.inputs.some((slot) => slot.widget?.name === widget.name && slot.link != null))
+      if (widget.name in values)
         widget.value = values[widget.name]
 }"""
+
+WIDGET = """(name) => app.graph.nodes
+  .flatMap((node) => node.widgets ?? [])
+  .filter((widget) => widget.name === name)
+  .map((widget) => widget.value)"""
 
 DROP_FILE = """async ([address, name, type]) => {
   const bytes = await (await fetch(address)).arrayBuffer()
@@ -126,7 +130,12 @@ class UserInterface:
         return sorted(self.page.evaluate("() => app.graph.nodes.map((node) => node.type)"))
 
     def set_widgets(self, **values):
-        self.page.evaluate(SET_WIDGETS, {**SMALL, "filename_prefix": "browser/clip", **values})
+        self.page.evaluate(SET_WIDGETS, values)
+
+    def widget(self, name):
+        """Return the value of the only widget of this name."""
+        (value,) = self.page.evaluate(WIDGET, name)
+        return value
 
     def misplaced_nodes(self):
         """Return the types of nodes that lie over another one or reach out of their group."""
@@ -182,12 +191,14 @@ def test_template_opens_runs_and_comes_back_from_its_file(name, interface):
     interface.open_template(name)
     interface.screenshot(f"{name}_opened")
     types = interface.node_types()
-    interface.set_widgets()
+    assert interface.widget("checkpoint") == NANO
+    # Everything but the file's name is as shipped.
+    interface.set_widgets(filename_prefix=f"browser/{name}")
     interface.run()
 
     (file,) = interface.page.evaluate(SAVED_FILES)
     address, *shown = interface.page.wait_for_function(SHOWN, arg=file).json_value()
-    assert tuple(shown) == small_size(name)
+    assert tuple(shown) == SIZE
     interface.screenshot(name)
     # What nodes show makes them grow.
     assert interface.misplaced_nodes() == []
@@ -198,10 +209,8 @@ def test_template_opens_runs_and_comes_back_from_its_file(name, interface):
     interface.page.evaluate(DROP_FILE, [address, file, kind])
     interface.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(types))
     assert interface.node_types() == types
-    (steps,) = interface.page.evaluate(
-        "() => app.graph.nodes.flatMap((node) => node.widgets ?? []).filter((w) => w.name === 'steps').map((w) => w.value)"
-    )
-    assert steps == SMALL["steps"]
+    assert interface.widget("filename_prefix") == f"browser/{name}"
+    assert interface.widget("steps") == 20
     assert interface.errors == []
 
 
@@ -215,6 +224,6 @@ def test_cancel_stops_the_run_and_the_next_one_works(interface):
     assert kind == "execution_interrupted"
     assert data["node_type"] == "EasyAnimateV3Sampler"
 
-    interface.set_widgets(seed=8)
+    interface.set_widgets(steps=4, seed=8)
     interface.run()
     assert interface.errors == []

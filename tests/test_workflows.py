@@ -3,16 +3,17 @@
 import io
 import json
 import urllib.request
-from fractions import Fraction
 from itertools import combinations, pairwise
 
 import av
 import pytest
 from PIL import Image
 
-from devtools import tiny_checkpoint, tiny_lora, workflows
+from devtools import sample_media, tiny_checkpoint, workflows
 from devtools.base_directory import END_IMAGE, PACK_NAME, START_IMAGE, START_VIDEO
 from devtools.environment import ROOT
+from training.models import NAME as NANO
+from training.scenes import ACTIONS, BACKGROUNDS, SHAPE_COLOURS, SHAPES
 
 FOLDER = ROOT / "workflows"
 
@@ -39,7 +40,10 @@ FROM_VIDEO = ("video_to_video", "extend_video")
 NOTES = {"Note", "MarkdownNote"}
 # A node's title stands above its position.
 TITLE_HEIGHT = 30
-CHECKPOINT = "EasyAnimateV3-XL-2-InP-512x512"
+RELEASED = [f"EasyAnimateV3-XL-2-InP-{side}x{side}" for side in (512, 768, 960)]
+SIZES = ("672 x 384", "1008 x 576", "1248 x 720")
+# What the shipped workflows make with nano.
+SIZE, LENGTH, FPS = (64, 64), 16, 8
 
 
 def load(name):
@@ -49,6 +53,11 @@ def load(name):
 @pytest.fixture(scope="module")
 def object_info(server):
     return server.object_info()
+
+
+def note(name):
+    (found,) = [node for node in load(name)["nodes"] if node["type"] in NOTES]
+    return found
 
 
 def rectangle(node):
@@ -122,8 +131,7 @@ def test_every_input_is_given_and_allowed(name, object_info):
             controls += bool(options.get("control_after_generate"))
             uploads += any(options.get(f"{kind}_upload") for kind in ("image", "video"))
             value = node["inputs"][key]
-            # Nobody has these files before downloading them.
-            if isinstance(value, list) or key in ("checkpoint", "lora_name"):
+            if isinstance(value, list):
                 continue
             choices = kind if isinstance(kind, list) else options.get("options")
             if choices:
@@ -135,16 +143,21 @@ def test_every_input_is_given_and_allowed(name, object_info):
         assert len(stored[node_id].get("widgets_values", [])) == widgets + controls + uploads
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_values_are_those_of_the_release(name, object_info):
-    prompt = workflows.to_api(load(name), object_info)
+def all_values(name, object_info):
+    """Return the inputs of all nodes of a workflow in one dict."""
     values = {}
-    for node in prompt.values():
+    for node in workflows.to_api(load(name), object_info).values():
         values.update(node["inputs"])
-    expected = {"checkpoint": CHECKPOINT, "seed": 43, "steps": 25, "cfg": 7}
+    return values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_those_of_nano_and_else_of_the_release(name, object_info):
+    values = all_values(name, object_info)
+    expected = {"checkpoint": NANO, "seed": 43, "steps": 20, "cfg": 3}
     if name not in LONG:
         expected["denoise"] = 0.7 if name == "video_to_video" else 1
-        expected["length"] = 1 if name == "text_to_image" else 144
+        expected["length"] = 1 if name == "text_to_image" else 16
         expected["clip_mix"] = 0.5
     if name in STOCK:
         expected |= {"sampler_name": "euler", "scheduler": "normal"}
@@ -154,15 +167,97 @@ def test_values_are_those_of_the_release(name, object_info):
         # A video's own length counts, its first frames are picked before.
         del expected["length"]
     if name in FROM_TEXT:
-        expected |= {"width": 672, "height": 384}
+        expected |= {"width": 64, "height": 64}
     if name in LONG:
-        expected |= {"partial_length": 72, "overlap": 4, "overlap_mix": "linear", "drift_control": "off"}
-        expected |= {"width": 0, "height": 0, "segments": 2, "total_length": 480 * (name == "long_video")}
+        expected |= {"partial_length": 16, "overlap": 4, "overlap_mix": "linear", "drift_control": "off"}
+        expected |= {"width": 0, "height": 0, "segments": 2, "total_length": 40 * (name == "long_video")}
     if name not in (*FROM_VIDEO, "text_to_image"):
-        expected["fps"] = 24
+        expected["fps"] = 8
     if name == "lora":
         expected |= {"strength_model": 1, "strength_clip": 1}
     assert {key: values[key] for key in expected} == expected
+
+
+# What the note's table of values says of nano and of the released checkpoints.
+TABLE = {
+    "*base*": ("64", "512, 768, 960"),
+    "*width*, *height*": ("64", "as above 见上表"),
+    "*length*": ("16", "144"),
+    "First Frames *length*": ("16", "144"),
+    "*partial_length*": ("16", "72"),
+    "*total_length*": ("40", "480"),
+    "*fps*": ("8", "24"),
+    "*steps*": ("20", "25"),
+    "*cfg*": ("3", "7"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_note_names_the_values_of_nano_and_of_the_release(name, object_info):
+    (text,) = note(name)["widgets_values"]
+    rows = [
+        row.strip("| ").split(" | ") for row in text.split("| Value ")[1].split("\n\n")[0].splitlines()[2:]
+    ]
+    told = {key: tuple(values) for key, *values in rows}
+    expected = {"*steps*", "*cfg*", "*width*, *height*" if name in FROM_TEXT else "*base*"}
+    if name in LONG:
+        expected |= {"*partial_length*"} | ({"*total_length*"} if name == "long_video" else set())
+    elif name != "text_to_image":
+        expected.add("First Frames *length*" if name == "video_to_video" else "*length*")
+    if name not in (*FROM_VIDEO, "text_to_image"):
+        expected.add("*fps*")
+    assert told == {key: TABLE[key] for key in expected}
+    values = all_values(name, object_info)
+    if name == "video_to_video":
+        prompt = workflows.to_api(load(name), object_info)
+        (first,) = workflows.nodes_of(prompt, "ImageFromBatch")
+        assert prompt[first]["inputs"]["length"] == 16
+        del told["First Frames *length*"]
+    for key, (nano, _) in told.items():
+        assert {str(values[key]) for key in key.replace("*", "").split(", ")} == {nano}
+
+
+def prompt_lines(name, object_info):
+    """Return the lines of a workflow's positive prompt, and its negative prompt."""
+    texts = {node.get("title"): node["widgets_values"][0] for node in load(name)["nodes"] if "title" in node}
+    positive = all_values(name, object_info)["prompts"] if name in LONG else texts["Positive Prompt"]
+    return positive.splitlines(), texts["Negative Prompt"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_captions_that_nano_knows(name, object_info):
+    lines, negative = prompt_lines(name, object_info)
+    assert negative == ""
+    assert len(lines) == (2 if name in LONG else 1)
+    for line in lines:
+        subject, background = line.split(" on a ")
+        article, colour, shape, *action = subject.split()
+        assert (article, colour in SHAPE_COLOURS, shape in SHAPES) == ("a", True, True)
+        assert " ".join(action) in (("",) if name == "text_to_image" else ACTIONS)
+        assert background.removeprefix("striped ").removesuffix(" background") in BACKGROUNDS
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FROM_TEXT])
+def test_prompt_fits_the_sample(name, object_info):
+    scene = sample_media.VIDEO if name in FROM_VIDEO else sample_media.PICTURES
+    first, *others = prompt_lines(name, object_info)[0]
+    assert scene.held_out
+    if name == "video_to_video":
+        assert f" {scene.shape} {scene.action} " in first
+    else:
+        assert first == scene.caption()
+    assert others == ([first.replace("right", "left")] if name in LONG else [])
+
+
+def test_samples_are_small_and_of_nanos_length():
+    for sample in (START_IMAGE, END_IMAGE):
+        with Image.open(sample) as picture:
+            assert picture.size == SIZE
+    with av.open(START_VIDEO) as video:
+        stream = video.streams.video[0]
+        assert (stream.width, stream.height) == SIZE
+        assert stream.average_rate == FPS
+        assert sum(1 for _ in video.decode(stream)) == LENGTH
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FROM_TEXT])
@@ -178,7 +273,7 @@ def test_size_comes_from_the_sample(name, object_info):
     expected = [START_VIDEO] if name in FROM_VIDEO else [START_IMAGE]
     expected += [END_IMAGE] if name == "first_last_frame" else []
     assert samples == [sample.name for sample in expected]
-    assert [node["base"] for node in of_type["EasyAnimateV3ResizeToBucket"]] == [512] * len(samples)
+    assert [node["base"] for node in of_type["EasyAnimateV3ResizeToBucket"]] == [64] * len(samples)
     buckets = workflows.nodes_of(prompt, "EasyAnimateV3ResizeToBucket")
     for clip in of_type["EasyAnimateV3ImageToVideo"]:
         assert (clip["width"], clip["height"]) == ([buckets[0], 1], [buckets[0], 2])
@@ -234,9 +329,8 @@ def test_stages_stand_left_to_right_without_overlap(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_note_tells_folder_and_sizes_in_english_and_chinese(name):
-    (note,) = [node for node in load(name)["nodes"] if node["type"] in NOTES]
-    (text,) = note["widgets_values"]
-    for word in ("models/EasyAnimate", CHECKPOINT, "672 x 384", "1008 x 576", "1248 x 720", "模型", "尺寸"):
+    (text,) = note(name)["widgets_values"]
+    for word in ("models/EasyAnimate", NANO, *RELEASED, *SIZES, "模型", "尺寸", "提示词", "反向提示词"):
         assert word in text
     # What a workflow is for is explained in both languages too.
     own = {
@@ -259,67 +353,57 @@ def test_template_browser_is_served_the_files(server):
             assert answer.headers["Content-Type"] == "image/jpeg"
 
 
-# Values that point a workflow at the tiny files, at a size for tests; 0 and 1 mean something of their own.
-SMALL = {
-    "checkpoint": tiny_checkpoint.NAME,
-    "lora_name": tiny_lora.NAME,
-    "base": 64,
-    "width": 48,
-    "height": 32,
-    "length": 8,
-    "partial_length": 8,
-    "total_length": 12,
-    "steps": 4,
-}
+# What two segments of 16 frames with 4 in common make behind the 16 frames of the video; three by themselves.
+FRAMES = {"extend_video": 40, "long_video": 40}
 
 
-def small(prompt):
-    """Point a prompt at the tiny files, at a size for tests; links stay as they are."""
-    for node in prompt.values():
-        for key, value in SMALL.items():
-            stored = node["inputs"].get(key, [])
-            if not isinstance(stored, list) and stored not in (0, 1):
-                node["inputs"][key] = value
-    return prompt
-
-
-def small_size(name):
-    """Return width and height of the file that the small workflow makes."""
-    # The shipped samples are square, and their bucket at 64 is 64x64.
-    return (48, 32) if name in FROM_TEXT else (64, 64)
-
-
-# What two segments of 8 frames with 4 in common make, behind the 24 frames of the sample video or alone.
-FRAMES = {"extend_video": 32, "long_video": 12}
-
-
-def run_small(name, server, object_info):
+def run(name, server, object_info, changed=()):
     """Run a workflow and return its prompt, its content and the one file that it saved."""
     workflow = load(name)
-    prompt = small(workflows.to_api(workflow, object_info))
-    with server.submit(prompt, {"extra_pnginfo": {"workflow": workflow}}) as run:
-        entry = run.wait(120)
+    prompt = workflows.to_api(workflow, object_info)
+    for node in prompt.values():
+        node["inputs"].update({key: value for key, value in dict(changed).items() if key in node["inputs"]})
+    with server.submit(prompt, {"extra_pnginfo": {"workflow": workflow}}) as running:
+        entry = running.wait(240)
     suffix = ".png" if name == "text_to_image" else ".mp4"
     (file,) = workflows.saved_files(entry["outputs"], suffix)
     return prompt, workflow, io.BytesIO(server.view(file["filename"], file["subfolder"], file["type"]))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "text_to_image"])
-def test_server_makes_an_mp4_with_the_workflow_in_it(name, server, object_info):
-    prompt, workflow, file = run_small(name, server, object_info)
+def test_server_makes_an_mp4_of_the_shipped_workflow(name, server, object_info):
+    prompt, workflow, file = run(name, server, object_info)
     with av.open(file) as video:
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert stream.average_rate == Fraction(24)
-        assert (stream.width, stream.height) == small_size(name)
-        assert sum(1 for _ in video.decode(stream)) == FRAMES.get(name, SMALL["length"])
+        assert stream.average_rate == FPS
+        assert (stream.width, stream.height) == SIZE
+        assert sum(1 for _ in video.decode(stream)) == FRAMES.get(name, LENGTH)
         assert json.loads(video.metadata["workflow"]) == workflow
         assert json.loads(video.metadata["prompt"]).keys() == prompt.keys()
 
 
-def test_server_makes_a_picture_with_the_workflow_in_it(server, object_info):
-    prompt, workflow, file = run_small("text_to_image", server, object_info)
+def test_server_makes_a_picture_of_the_shipped_workflow(server, object_info):
+    prompt, workflow, file = run("text_to_image", server, object_info)
     with Image.open(file) as picture:
-        assert picture.size == small_size("text_to_image")
+        assert picture.size == SIZE
         assert json.loads(picture.text["workflow"]) == workflow
         assert json.loads(picture.text["prompt"]).keys() == prompt.keys()
+
+
+@pytest.mark.parametrize("name", ["text_to_video", "text_to_video_stock"])
+def test_another_checkpoint_and_other_values_can_be_set(name, server, object_info):
+    changed = {
+        "checkpoint": tiny_checkpoint.NAME,
+        "width": 48,
+        "height": 32,
+        "length": 8,
+        "steps": 4,
+        "fps": 24,
+    }
+    _, _, file = run(name, server, object_info, changed)
+    with av.open(file) as video:
+        stream = video.streams.video[0]
+        assert stream.average_rate == 24
+        assert (stream.width, stream.height) == (48, 32)
+        assert sum(1 for _ in video.decode(stream)) == 8

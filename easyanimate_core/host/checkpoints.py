@@ -31,6 +31,7 @@ from .text_encoder import load_text_encoder
 from .vae import EasyAnimateV3VAE
 
 FOLDER_KEY = "EasyAnimate"
+PACK_CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
 # Choices of the host's own UNETLoader: dtype to keep the weights in, and whether to multiply in fp8.
 WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
@@ -51,8 +52,9 @@ class LoadedFolder(NamedTuple):
 
 
 def register_folder() -> None:
-    """Make ``models/EasyAnimate`` a model folder, beside those that extra_model_paths.yaml names."""
-    folder_paths.add_model_folder_path(FOLDER_KEY, str(Path(folder_paths.models_dir) / FOLDER_KEY))
+    """Make ``models/EasyAnimate`` and then the pack's own folder model folders, after extra_model_paths.yaml's."""
+    for folder in (Path(folder_paths.models_dir) / FOLDER_KEY, PACK_CHECKPOINTS):
+        folder_paths.add_model_folder_path(FOLDER_KEY, str(folder))
 
 
 def checkpoint_folders() -> list[str]:

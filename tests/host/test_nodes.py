@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from graphs import Graph
 from safetensors.torch import load_file, save_file
 
 from devtools import tiny_checkpoint as tiny
+from devtools.environment import ROOT
 from devtools.golden import relative_error
 from easyanimate_core.sampling import release_sigmas
+from training.models import NAME as NANO
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LINEAR = "transformer_blocks.3.attn1.to_q.weight"
@@ -255,6 +258,31 @@ class TestFolderLoader:
     def test_new_folder_is_offered_without_a_restart(self, host, folder):
         options = host.node("EasyAnimateV3Loader").INPUT_TYPES()["required"]["checkpoint"][1]["options"]
         assert {tiny.NAME, "repacked"} <= set(options)
+
+    def test_checkpoints_of_the_pack_are_offered_after_the_users(self, bench, host):
+        import folder_paths
+
+        roots = [Path(root) for root in folder_paths.get_folder_paths("EasyAnimate")]
+        assert roots == [host.base / "models" / "EasyAnimate", ROOT / "checkpoints"]
+        options = host.node("EasyAnimateV3Loader").INPUT_TYPES()["required"]["checkpoint"][1]["options"]
+        assert {tiny.NAME, NANO} <= set(options)
+        graph = Graph()
+        model, vae = bench.value(graph, *(graph.load(NANO)[output] for output in (0, 2)))
+        assert LINEAR in _tensors(model)
+        assert vae.latent_channels == 4
+
+    def test_a_folder_of_the_user_hides_one_of_the_pack(self, bench, host, tiny_checkpoint):
+        graph = Graph()
+        shipped = bench.value(graph, graph.load(NANO)[0])
+        own = host.base / "models" / "EasyAnimate" / NANO
+        shutil.copytree(tiny_checkpoint, own)
+        try:
+            host.forget()
+            users = bench.value(graph, graph.load(NANO)[0])
+        finally:
+            shutil.rmtree(own)
+            host.forget()
+        assert _tensors(users)[LINEAR].shape != _tensors(shipped)[LINEAR].shape
 
 
 # The VAE in core nodes and in ours
