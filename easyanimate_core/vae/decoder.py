@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .config import SPATIAL_TEMPORAL_UP, SliceVAEConfig
-from .layers import LayerFactory, MidBlock, ResidualBlock, Upsampler, norm_silu
+from .layers import LayerFactory, MidBlock, ResidualBlock, Upsampler, convolve, norm_silu
 
 
 class UpBlock(nn.Module):
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         torch.Tensor
             Pixels ``[B, 3, f, H, W]`` of the slice.
         """
-        x = self.mid_block(self.conv_in(z))[:, :, start:end]
+        x = self.mid_block(convolve(self.conv_in, z))[:, :, start:end]
         for block in self.up_blocks:
             x = block(x, image)
-        return self.conv_out(norm_silu(self.conv_norm_out, x))
+        return convolve(self.conv_out, norm_silu(self.conv_norm_out, x))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .config import SPATIAL_TEMPORAL_DOWN, SliceVAEConfig
-from .layers import Downsampler, LayerFactory, MidBlock, ResidualBlock, norm_silu
+from .layers import Downsampler, LayerFactory, MidBlock, ResidualBlock, convolve, norm_silu
 
 
 class DownBlock(nn.Module):
@@ -51,8 +51,8 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map ``[B, 3, f, H, W]`` of one slice to ``[B, 2 * latent channels, t, h, w]``."""
-        x = self.conv_in(pixels)
+        x = convolve(self.conv_in, pixels)
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)
-        return self.conv_out(norm_silu(self.conv_norm_out, x))
+        return convolve(self.conv_out, norm_silu(self.conv_norm_out, x))
