@@ -10,7 +10,7 @@ import torch
 
 from easyanimate_core.checkpoint import CheckpointError
 
-from . import base, dit, encoders, folder, latents, lora, models, rings, vae, videos
+from . import base, dit, encoders, folder, latents, lora, models, rings, vae, videos, workers
 from .clips import ClipError, ClipSource
 from .loop import Settings, save_whole
 from .scenes import MAX_FRAMES, SIDE
@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
         options.action(options)
     except (ClipError, CheckpointError, FileNotFoundError) as error:
         sys.stderr.write(f"training: {error}\n")
+        return 1
+    except torch.multiprocessing.ProcessRaisedException as error:
+        sys.stderr.write(f"training: {str(error).strip().splitlines()[-1].partition(': ')[2]}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped; the same command goes on from the last save.\n")
@@ -63,12 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     trained(add("encoders", _train_encoders, "Train T5 and CLIP on generated scenes."), 1500, 1e-3, False)
     command = trained(add("dit", _train_dit, "Train the diffusion transformer."), 30000, 1e-3)
     command.add_argument("--pool", type=_positive, default=2000, help="encoded clips to keep")
+    command.add_argument(
+        "--workers", type=_positive, default=1, help="processes that share each batch, on CPUs"
+    )
+    command.add_argument(
+        "--half", action="store_true", help="compute in bfloat16, on CPUs that multiply it (AVX512_BF16, AMX)"
+    )
     for name, action, text in (
         ("export", _export, "Write the stages as a checkpoint folder."),
         ("unpack", _unpack, "Lay out a checkpoint folder as stages, to train on from it."),
     ):
         _checkpoint(staged(add(name, action, text)))
-    _checkpoint(staged(add("nano", _nano, "Train all stages of nano and write its checkpoint folder.")))
+    _checkpoint(
+        _on_cpus(staged(add("nano", _nano, "Train all stages of nano and write its checkpoint folder.")))
+    )
     command = add("prepare", _prepare, "Decode videos, to train on them where there is no ffmpeg.")
     command.add_argument("videos", type=Path, help="folder of captioned videos")
     command.add_argument("target", type=Path, help="folder for the decoded frames")
@@ -91,6 +102,17 @@ def _positive(text: str) -> int:
 def _checkpoint(command: argparse.ArgumentParser) -> None:
     default = ROOT / "checkpoints" / models.NAME
     command.add_argument("--checkpoint", type=Path, default=default, help="checkpoint folder")
+
+
+def _on_cpus(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add what makes the transformer's training faster on CPUs."""
+    command.add_argument(
+        "--workers", type=_positive, default=1, help="processes that share each batch, on CPUs"
+    )
+    command.add_argument(
+        "--half", action="store_true", help="compute in bfloat16, on CPUs that multiply it (AVX512_BF16, AMX)"
+    )
+    return command
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -132,6 +154,10 @@ def _train_encoders(options: argparse.Namespace) -> None:
 
 
 def _train_dit(options: argparse.Namespace) -> None:
+    workers.run(_dit_worker, options, options.workers)
+
+
+def _dit_worker(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     text, clip = encoders.load(base.stage_weights(options.run / "encoders"))
     model = vae.build(base.stage_config(options.run / "vae"))
@@ -145,14 +171,16 @@ def _train_dit(options: argparse.Namespace) -> None:
         text,
         device,
         pool_size=options.pool,
+        half=options.half,
         weights=_started(stage),
         config=base.stage_config(stage),
     )
 
 
 def _nano(options: argparse.Namespace) -> None:
-    for stage in ("vae", "encoders", "dit"):
-        defaults = _parser().parse_args([stage, "--run", str(options.run)])
+    on_cpus = ["--workers", str(options.workers), *(["--half"] if options.half else [])]
+    for stage, more in (("vae", []), ("encoders", []), ("dit", on_cpus)):
+        defaults = _parser().parse_args([stage, "--run", str(options.run), *more])
         defaults.action(defaults)
     _export(options)
 
@@ -195,7 +223,3 @@ def _train_lora(options: argparse.Namespace) -> None:
         alpha=options.alpha,
     )
     lora.export(stage, options.out, checkpoint.config)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

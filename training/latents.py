@@ -195,13 +195,13 @@ def _draw_row(
     masks = [encoder.mask(0, False)] * slices
     videos = [encoder.black()] * slices
     kind = rng.random()
-    given = kind < 0.62
+    given = kind < 0.52
     if given:
         several = rng.random() < 0.4
         start = clip.count if several else 1
         masks[0] = encoder.mask(start, False)
         videos[0] = (clip.several if several else clip.first)[begin]
-    if kind < 0.22 and slices > 1:
+    if kind < 0.18 and slices > 1:
         masks[-1] = encoder.mask(0, True)
         videos[-1] = clip.last[last]
     latents = clip.latents[begin : last + 1].transpose(0, 1).flatten(1, 2)

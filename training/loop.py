@@ -5,7 +5,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import workers
 from .clips import ClipError
+from .muon import Muon
 from .pictures import curves, write_png
 
 _SHOWN_POINTS = 400
@@ -37,6 +39,8 @@ class Settings:
         Share of the averaged weights that a step keeps (EMA).
     clip : float
         Largest norm of the gradient.
+    matrix_rate : float
+        Learning rate of matrices that Muon trains, as a multiple of the others'.
     save_seconds : float
         Time from one saving of the run's state to the next.
     """
@@ -47,6 +51,7 @@ class Settings:
     seed: int = 0
     average: float = 0.999
     clip: float = 1.0
+    matrix_rate: float = 3.0
     save_seconds: float = 120.0
 
     def rate(self, step: int) -> float:
@@ -108,6 +113,10 @@ class Trainer:
         How it is trained. A run that goes on should have the same.
     identity : dict, optional
         Names and values that an earlier run in this folder must have had too.
+    working : nn.Module, optional
+        Copy of the model in another precision, which the loss is computed with; the model itself by default.
+    matrices : collection of str
+        Names of the two-axis parameters that :class:`.muon.Muon` trains; AdamW trains the others.
 
     Raises
     ------
@@ -116,19 +125,25 @@ class Trainer:
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, settings: Settings, identity: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        model: nn.Module,
+        settings: Settings,
+        identity: dict[str, Any] | None = None,
+        working: nn.Module | None = None,
+        matrices: Collection[str] = (),
     ) -> None:
         self.folder, self.model, self.settings = Path(folder), model, settings
+        self.working = model if working is None else working
         self.identity = identity or {}
         self.step = 0
         self.progress = Progress(self.folder.name, settings.steps)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
+        self.optimizers = _optimizers(model, matrices)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / "state.pt").is_file():
             self._load()
+        self._refresh()
 
     def fit(
         self,
@@ -148,57 +163,94 @@ class Trainer:
             Steps from one picture to the next.
         """
         saved = time.monotonic()
-        self.model.train()
+        self.working.train()
+        first = workers.rank() == 0
         while self.step < self.settings.steps:
             self._one_step(loss)
             self.step += 1
             done = self.step == self.settings.steps
-            if sample is not None and (self.step % sample_every == 0 or done):
+            if first and sample is not None and (self.step % sample_every == 0 or done):
                 self._sample(sample)
-            if done or time.monotonic() - saved > self.settings.save_seconds:
+            if first and (done or time.monotonic() - saved > self.settings.save_seconds):
                 self.save()
                 saved = time.monotonic()
 
     def choices(self, step: int) -> tuple[random.Random, int]:
         """Return a step's source of random choices as its loss gets it, and the seed of torch's own."""
-        rng = random.Random(f"{self.settings.seed} {step}")
+        worker = f" {workers.rank()}" if workers.rank() else ""
+        rng = random.Random(f"{self.settings.seed} {step}{worker}")
         return rng, rng.getrandbits(62)
 
     def _one_step(self, loss: Callable[[random.Random], tuple[torch.Tensor, dict[str, float]]]) -> None:
         rng, seed = self.choices(self.step)
         torch.manual_seed(seed)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(self.step)
         value, shown = loss(rng)
         value.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        gradient = self._gradient()
+        norm = gradient.norm()
         if torch.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            gradient *= (self.settings.clip / norm).clamp(max=1)
+            self._update(gradient)
+        if workers.rank() == 0:
+            self._average()
+            self.progress.add(self.step, shown)
+
+    def _gradient(self) -> torch.Tensor:
+        """Return the gradient of all parameters in one row, its mean over all workers."""
+        parts = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in self.working.parameters()
+        ]
+        gradient = torch.cat([part.float().flatten() for part in parts])
+        workers.average(gradient)
+        self.working.zero_grad(set_to_none=True)
+        return gradient
+
+    def _update(self, gradient: torch.Tensor) -> None:
+        """Let the optimizers make their step."""
+        parameters = list(self.model.parameters())
+        parts = gradient.split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                scale = self.settings.matrix_rate if isinstance(optimizer, Muon) else 1.0
+                group["lr"] = scale * self.settings.rate(self.step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._refresh()
+
+    @torch.no_grad()
+    def _average(self) -> None:
         # Young averages forget faster, or the random start would linger.
         keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            current = self.model.state_dict()
-            torch._foreach_lerp_(
-                list(self.average.values()), [current[name] for name in self.average], 1 - keep
-            )
-        self.progress.add(self.step, shown)
+        current = self.model.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1 - keep)
+
+    @torch.no_grad()
+    def _refresh(self, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Copy weights, the model's by default, to the working copy."""
+        if weights is None and self.working is self.model:
+            return
+        source = self.model.state_dict() if weights is None else weights
+        for name, target in self.working.state_dict().items():
+            target.copy_(source[name])
 
     def _sample(self, sample: Callable[[int], torch.Tensor]) -> None:
         with torch.no_grad(), torch.random.fork_rng():
             trained = {name: value.clone() for name, value in self.model.state_dict().items()}
-            self.model.load_state_dict(self.average)
-            self.model.eval()
+            self._refresh(self.average)
+            self.working.eval()
             write_png(self.folder / f"samples_{self.step:06d}.png", sample(self.step))
-            self.model.load_state_dict(trained)
-            self.model.train()
+            self._refresh(trained)
+            self.working.train()
 
     def save(self) -> None:
         """Write everything to go on from, whole or not at all, and the loss curve."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "identity": self.identity,
             "record": self.progress.record,
@@ -218,9 +270,22 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]
         self.progress.record = {name: [tuple(p) for p in curve] for name, curve in state["record"].items()}
+
+
+def _optimizers(model: nn.Module, matrices: Collection[str]) -> list[torch.optim.Optimizer]:
+    named = dict(model.named_parameters())
+    rest = [parameter for name, parameter in named.items() if name not in set(matrices)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    ]
+    if matrices:
+        chosen = [named[name] for name in matrices]
+        optimizers.append(Muon(chosen))
+    return optimizers
 
 
 def save_whole(path: Path, value: Any) -> None:

@@ -19,12 +19,13 @@ from .scenes import Scenes, sample_scene
 _KL_WEIGHT = 2e-5
 # Three latent channels begin as a small picture of the clip: without it, shapes get their own colours very late.
 _THUMBNAIL_STEPS, _THUMBNAIL_SCALE = 0.5, 2.0
-# Clips that the image-to-video conditioning makes: a few given frames, black ones, and masks.
-_MASKED_SHARE, _MASK_SHARE = 0.2, 0.25
+# Clips that the image-to-video conditioning makes: a few given frames, black ones, and masks. The given frames, which
+# all that follows depends on, count for as much as the many black ones.
+_MASKED_SHARE, _MASK_SHARE = 0.6, 0.1
 # Images cost little and teach most of what clips need: their share of the first third of the steps, and of the rest.
 _IMAGE_SHARES = (0.6, 0.25)
 _SLICES, _IMAGES = 4, 16
-_LENGTHS = (8, 8, 16, 24)
+_SLICE_FRAMES, _LENGTHS = 8, (8, 8, 16, 24)
 
 
 class _Conv3d(nn.Conv3d):
@@ -68,24 +69,35 @@ def build(config: dict[str, Any] | None = None) -> SliceVAE:
     return vae
 
 
-def draw_clips(
-    rng: random.Random, count: int, frames: int, masked: bool = False, source: ClipSource | None = None
-) -> torch.Tensor:
-    """Return clips to train on, or masked clips as conditioning has them: ``[count, 3, frames, side, side]`` in [-1, 1]."""
-    source = source or Scenes()
-    return torch.stack([(_draw_masked if masked else draw_scene)(rng, frames, source) for _ in range(count)])
+def draw_clips(rng: random.Random, count: int, frames: int, source: ClipSource | None = None) -> torch.Tensor:
+    """Return clips to train on: ``[count, 3, frames, side, side]`` in [-1, 1]."""
+    return torch.stack([draw_scene(rng, frames, source) for _ in range(count)])
 
 
-def _draw_masked(rng: random.Random, frames: int, source: ClipSource) -> torch.Tensor:
-    """Return a clip of which a few first or last frames are left, or the mask that says so."""
-    given = torch.ones(frames, dtype=torch.bool)
-    given[rng.choice((1, 1, 2, 3, 4)) :] = False
+def draw_masked(
+    rng: random.Random, count: int, source: ClipSource | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return slices as conditioning has them, of which a few first or last frames are left, or masks that say so.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor)
+        Slices ``[count, 3, 8, side, side]`` in [-1, 1], and the weights of their frames ``[count, 1, 8, 1, 1]``, 1 on average.
+    """
+    clips, weights = zip(*(_draw_masked(rng, source or Scenes()) for _ in range(count)), strict=True)
+    return torch.stack(clips), torch.stack(weights)
+
+
+def _draw_masked(rng: random.Random, source: ClipSource) -> tuple[torch.Tensor, torch.Tensor]:
+    count = rng.choice((1, 1, 1, 2, 3, 4))
+    given = torch.arange(_SLICE_FRAMES) < count
     if rng.random() < 0.5:
         given = given.flip(0)
     given = given[None, :, None, None]
+    weights = torch.where(given, _SLICE_FRAMES / count, _SLICE_FRAMES / (_SLICE_FRAMES - count)) / 2
     if rng.random() < _MASK_SHARE:
-        return torch.where(given, 0.0, 1.0).expand(3, frames, source.side, source.side)
-    return torch.where(given, draw_scene(rng, frames, source), -1.0)
+        return torch.where(given, 0.0, 1.0).expand(3, _SLICE_FRAMES, source.side, source.side), weights
+    return torch.where(given, draw_scene(rng, _SLICE_FRAMES, source), -1.0), weights
 
 
 def draw_scene(rng: random.Random, frames: int, source: ClipSource | None = None) -> torch.Tensor:
@@ -139,15 +151,21 @@ def train(
     def loss(rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:
         image_share = _IMAGE_SHARES[trainer.step * 3 >= settings.steps]
         name = "image" if rng.random() < image_share else "masked" if rng.random() < _MASKED_SHARE else "clip"
-        frames = 1 if name == "image" else rng.choice(_LENGTHS)
-        count = _IMAGES if name == "image" else max(_SLICES * 8 // frames, 1)
-        pixels = draw_clips(rng, count, frames, name == "masked", source).to(device)
+        weight = torch.ones(1)
+        if name == "masked":
+            pixels, weight = draw_masked(rng, _SLICES, source)
+        else:
+            frames = 1 if name == "image" else rng.choice(_LENGTHS)
+            count = _IMAGES if name == "image" else max(_SLICES * _SLICE_FRAMES // frames, 1)
+            pixels = draw_clips(rng, count, frames, source)
+        pixels, weight = pixels.to(device), weight.to(device)
         back, kl, thumbnail = reconstruct(pixels)
         error = back - pixels
-        value = error.abs().mean() + 4 * error.square().mean() + _KL_WEIGHT * kl
+        value = (weight * (error.abs() + 4 * error.square())).mean() + _KL_WEIGHT * kl
         if weights is None:
             value = value + max(1 - trainer.step / (_THUMBNAIL_STEPS * settings.steps), 0) * thumbnail
-        return value, {name: F.mse_loss(back.detach().clamp(-1, 1), pixels).item() / 4}
+        shown = (weight * (back.detach().clamp(-1, 1) - pixels).square()).mean().item() / 4
+        return value, {name: shown}
 
     seeds = [random.Random(seed) for seed in range(4)]
     shown = [source.draw(rng, 16) if source else sample_scene(rng, 16, held_out=True) for rng in seeds]

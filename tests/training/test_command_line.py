@@ -6,8 +6,8 @@ import torch
 from easyanimate_core.checkpoint import OfficialFolder
 from easyanimate_core.transformer import EasyAnimateTransformer3D, TransformerConfig
 from easyanimate_core.vae import SliceVAE, SliceVAEConfig
-from training.__main__ import main
 from training.base import stage_weights
+from training.commands import main
 
 
 @pytest.fixture(scope="module")
