@@ -4,14 +4,18 @@ Scenes are held out from training; seeds are fixed, so that the same figures com
 """
 
 import argparse
+import atexit
+import os
 import random
+import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +195,26 @@ def apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
 
 
 class Quality:
-    """All measures; each returns rows of the table, and keeps clips to look at in ``strips``."""
+    """All measures; each returns rows of the table, and keeps clips to look at in ``strips``.
 
-    def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+    Parameters
+    ----------
+    studio : Studio
+        Makes the clips.
+    share : float
+        How much of a measure's cases to take: less than 1 for a quicker look.
+    """
+
+    def __init__(self, studio: Studio, share: float = 1.0) -> None:
+        self.studio, self.share = studio, share
         self.strips: dict[str, list[torch.Tensor]] = {}
+
+    def _cases(self, count: int, seed: int, moving: bool = True) -> list[Case]:
+        return held_out(self._share_of(count), seed, moving)
+
+    def _share_of(self, count: int) -> int:
+        # Whole rounds of the four directions.
+        return max(round(count * self.share / len(MOVES)), 1) * len(MOVES)
 
     def _keep(self, name: str, *clips: torch.Tensor) -> None:
         kept = self.strips.setdefault(name, [])
@@ -205,7 +224,7 @@ class Quality:
     def reconstruction(self) -> list[Row]:
         """VAE alone: clips and single pictures to latents and back."""
         clips, pictures = [], []
-        for case in held_out(40, 1, moving=False):
+        for case in self._cases(40, 1, moving=False):
             back = self.studio.vae.decode(self.studio.encode(case.truth))[0]
             clips.append(measure.psnr(back, case.truth))
             picture = case.truth[:1]
@@ -219,7 +238,7 @@ class Quality:
     def text_to_video(self) -> list[Row]:
         """Prompts alone: colour of the shape and direction of its motion."""
         colours, directions, backgrounds = [], [], []
-        for case in held_out(60, 2):
+        for case in self._cases(60, 2):
             frames = self.studio.make(case.scene.caption(), case.seed)
             colours.append(measure.clip_colour(frames) == case.scene.colour)
             wanted = case.scene.action.removeprefix("moving ")
@@ -236,7 +255,7 @@ class Quality:
     def image_to_video(self) -> list[Row]:
         """A start image: the first frame holds, the shape keeps its colour."""
         first, kept = [], []
-        for case in held_out(40, 3):
+        for case in self._cases(40, 3):
             frames = self.studio.make(case.scene.caption(), case.seed, start=case.truth[:1])
             first.append(measure.psnr(frames[0], case.truth[0]))
             kept.append(measure.shape_colour(frames[-1]) == case.scene.colour)
@@ -254,7 +273,7 @@ class Quality:
     def first_last(self) -> list[Row]:
         """A start and an end image: the last frame holds, the way between is straight."""
         last, monotone = [], []
-        for case in held_out(40, 4):
+        for case in self._cases(40, 4):
             frames = self.studio.make(
                 case.scene.caption(),
                 case.seed,
@@ -280,7 +299,7 @@ class Quality:
     def continuation(self) -> list[Row]:
         """Three segments: no jump where they meet."""
         worst = []
-        for case in held_out(20, 5):
+        for case in self._cases(20, 5):
             there = case.scene.action
             back = OPPOSITE[there]
             captions = [case.scene.caption(), case.scene.caption().replace(there, back), case.scene.caption()]
@@ -302,7 +321,7 @@ class Quality:
         """CFG: at 0 the prompt is ignored, at 1 it is followed, and the higher it is the farther the clip is from that at 0."""
         strengths = (0.0, 1.0, CFG)
         right, latents = {cfg: [] for cfg in strengths}, {cfg: [] for cfg in strengths}
-        for case in held_out(16, 6):
+        for case in self._cases(16, 6):
             for cfg in strengths:
                 latents[cfg].append(self.studio.latent(case.scene.caption(), case.seed, cfg=cfg))
                 colour = measure.clip_colour(self.studio.decode(latents[cfg][-1]))
@@ -326,7 +345,7 @@ class Quality:
     def negative(self) -> list[Row]:
         """A negative prompt that names the colour which a seed gives makes another colour of it."""
         changed, kept = [], []
-        for seed in range(16):
+        for seed in range(self._share_of(16)):
             options = {"prompt": "a circle moving right on a black background", "seed": seed}
             colour = measure.clip_colour(self.studio.make(**options))
             if colour is None:
@@ -347,35 +366,39 @@ class Quality:
 
     def samplers(self) -> list[Row]:
         """Five samplers: all follow the prompt; the four on one path agree, DDIM's clamp takes contrast."""
-        cases = held_out(8, 7)
+        cases = self._cases(8, 7)
         rows, latents = [], {}
         for name in SAMPLERS:
             colours = []
             for case in cases:
-                latent = self.studio.latent(case.scene.caption(), case.seed, sampler_name=name, steps=30)
+                options = {
+                    "prompt": case.scene.caption(),
+                    "seed": case.seed,
+                    "sampler_name": name,
+                    "steps": 30,
+                }
+                latent = self.studio.latent(**options, clip_sample=False)
                 latents.setdefault(name, []).append(latent)
+                if name == "DDIM":
+                    latents.setdefault("clamp", []).append(self.studio.latent(**options))
                 frames = self.studio.decode(latent)
                 colours.append(measure.clip_colour(frames) == case.scene.colour)
                 self._keep("samplers", frames)
-            rows.append(
-                Row(
-                    f"{name}: colour of the shape is the prompt's",
-                    percent(colours),
-                    50 if name == "DDIM" else 75,
-                )
-            )
+            rows.append(Row(f"{name}: colour of the shape is the prompt's", percent(colours), 75))
         spread = {name: torch.cat(values).std().item() for name, values in latents.items()}
+        clamped = latents.pop("clamp")
         way = apart(latents["DPM++"], latents["PNDM"])
         nearest = min(apart(latents[a], latents[b]) for a, b in combinations(SAMPLERS, 2))
         return [
             *rows,
             Row(
-                "DDIM's contrast of latents (its clamp) against Euler's",
-                spread["DDIM"] / spread["Euler"],
+                "DDIM's contrast of latents with its clamp, against that without",
+                spread["clamp"] / spread["DDIM"],
                 0.95,
                 "x",
                 True,
             ),
+            Row("DDIM with its clamp and without are apart by", 100 * apart(clamped, latents["DDIM"]), 5),
             Row(
                 "DPM++ and PNDM (one path) apart, against Euler and Euler A",
                 way / apart(latents["Euler"], latents["Euler A"]),
@@ -389,7 +412,7 @@ class Quality:
     def denoise(self) -> list[Row]:
         """Denoise below 1 keeps the more of a video the lower it is."""
         kept = {strength: [] for strength in (0.3, 0.6, 1.0)}
-        for case in held_out(8, 8):
+        for case in self._cases(8, 8):
             latent = self.studio.encode(case.truth)
             for strength, values in kept.items():
                 frames = self.studio.make(case.scene.caption(), case.seed, latent=latent, denoise=strength)
@@ -403,7 +426,7 @@ class Quality:
     def clip_ratio(self) -> list[Row]:
         """The larger the share of calls with CLIP tokens, the more they change."""
         changes = {ratio: [] for ratio in (0.25, 0.5, 1.0)}
-        for case in held_out(8, 9):
+        for case in self._cases(8, 9):
             options = {"prompt": case.scene.caption(), "seed": case.seed, "start": case.truth[:1]}
             without = self.studio.latent(**options, clip_apply_ratio=0.0)
             for ratio, values in changes.items():
@@ -415,11 +438,6 @@ class Quality:
             Row("clip_apply_ratio 0.5 changes them more than 0.25, times", means[1] / means[0], 1.05, "x"),
             Row("clip_apply_ratio 1 changes them more than 0.5, times", means[2] / means[1], 1.05, "x"),
         ]
-
-    def parts(self) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-        """Yield every measure with its name."""
-        for name in PARTS:
-            yield name, getattr(self, name)
 
 
 PARTS = (
@@ -436,32 +454,55 @@ PARTS = (
 )
 
 
+@dataclass
+class _Measured:
+    """A part's rows of the table, its film strips, and how long it took."""
+
+    rows: list[Row]
+    strips: torch.Tensor | None
+    seconds: float
+
+
+_quality: list[Quality] = []
+
+
+def _open(checkpoint: str) -> None:
+    """Start a host in this process, of one thread: for nano's small layers two take twice the time."""
+    torch.set_num_threads(1)
+    base = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
+    _quality.append(Quality(Studio(InProcessHost(Path(base)), checkpoint)))
+
+
+def _measure(part: str) -> _Measured:
+    began, quality = time.monotonic(), _quality[0]
+    rows = getattr(quality, part)()
+    strips = quality.strips.pop(part, None)
+    return _Measured(rows, strips and film_strips(strips, zoom=1), time.monotonic() - began)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the table, and return 1 if a figure misses its bound."""
+    cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog="dev.py quality", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--only", choices=PARTS, action="append", help="measure this part alone; may be repeated"
     )
     parser.add_argument("--checkpoint", default=NAME, help="folder of checkpoints/")
     parser.add_argument("--strips", type=Path, default=DEV / "quality", help="folder for film strips as PNG")
+    parser.add_argument(
+        "--jobs", type=int, default=min(cores, 4), help="parts to measure at once; nano uses a core each"
+    )
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as base:
-        quality = Quality(Studio(InProcessHost(Path(base)), options.checkpoint))
-        rows = []
-        for name, part in quality.parts():
-            if options.only and name not in options.only:
-                continue
-            began = time.monotonic()
-            new = part()
-            rows += new
-            print(
-                "\n".join(map(str, new)),
-                f"   [{name}, {time.monotonic() - began:.0f} s]",
-                sep="\n",
-                flush=True,
-            )
-            if name in quality.strips:
-                write_png(options.strips / f"{name}.png", film_strips(quality.strips[name], zoom=1))
+    parts = [name for name in PARTS if not options.only or name in options.only]
+    jobs = max(min(options.jobs, len(parts)), 1)
+    rows = []
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _open, (options.checkpoint,)) as pool:
+        for name, measured in zip(parts, pool.map(_measure, parts), strict=True):
+            rows += measured.rows
+            print(*measured.rows, f"   [{name}, {measured.seconds:.0f} s]", sep="\n", flush=True)
+            if measured.strips is not None:
+                write_png(options.strips / f"{name}.png", measured.strips)
     missed = sum(not row.passed for row in rows)
     print(
         f"{len(rows) - missed} of {len(rows)} figures are good enough; film strips are in {options.strips}."
