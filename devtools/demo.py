@@ -41,7 +41,9 @@ def main() -> int:
     except (ServerError, SetupError, OSError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    print(f"Done in {time.monotonic() - began:.0f} s. The shipped nano is a very small checkpoint for coloured shapes")
+    print(
+        f"Done in {time.monotonic() - began:.0f} s. The shipped nano is a very small checkpoint for coloured shapes"
+    )
     print("(docs/nano.md); the released ones take the same way to an mp4. The video:")
     print(path)
     return 0
