@@ -19,9 +19,9 @@ from .scenes import Scenes, sample_scene
 _KL_WEIGHT = 2e-5
 # Three latent channels begin as a small picture of the clip: without it, shapes get their own colours very late.
 _THUMBNAIL_STEPS, _THUMBNAIL_SCALE = 0.5, 2.0
-# Clips that the image-to-video conditioning makes: a few given frames, black ones, and masks. The given frames, which
-# all that follows depends on, count for as much as the many black ones.
-_MASKED_SHARE, _MASK_SHARE = 0.6, 0.1
+# Share of the clips that image-to-video makes of given frames and black ones, and the weight of their loss: their latents
+# should be those of the given frames held still, or the transformer could not see what it has to go on from.
+_MASKED_SHARE, _MASKED_WEIGHT = 0.5, 0.5
 # Images cost little and teach most of what clips need: their share of the first third of the steps, and of the rest.
 _IMAGE_SHARES = (0.6, 0.25)
 _SLICES, _IMAGES = 4, 16
@@ -76,28 +76,30 @@ def draw_clips(rng: random.Random, count: int, frames: int, source: ClipSource |
 
 def draw_masked(
     rng: random.Random, count: int, source: ClipSource | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return slices as conditioning has them, of which a few first or last frames are left, or masks that say so.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return slices as conditioning has them, of which a few first or last frames are left, and the same held still.
 
     Returns
     -------
-    (torch.Tensor, torch.Tensor)
-        Slices ``[count, 3, 8, side, side]`` in [-1, 1], and the weights of their frames ``[count, 1, 8, 1, 1]``, 1 on average.
+    (torch.Tensor, torch.Tensor, torch.Tensor)
+        Slices with black frames and slices with the nearest given frame instead of them, both ``[count, 3, 8, side, side]``
+        in [-1, 1]; and which of the two latent frames have given ones among theirs: ``[count, 2]``, bool.
     """
-    clips, weights = zip(*(_draw_masked(rng, source or Scenes()) for _ in range(count)), strict=True)
-    return torch.stack(clips), torch.stack(weights)
+    rows = [_draw_masked(rng, source or Scenes()) for _ in range(count)]
+    masked, held, given = (torch.stack(parts) for parts in zip(*rows, strict=True))
+    return masked, held, given
 
 
-def _draw_masked(rng: random.Random, source: ClipSource) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw_masked(rng: random.Random, source: ClipSource) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    clip = draw_scene(rng, _SLICE_FRAMES, source)
     count = rng.choice((1, 1, 1, 2, 3, 4))
-    given = torch.arange(_SLICE_FRAMES) < count
-    if rng.random() < 0.5:
-        given = given.flip(0)
-    given = given[None, :, None, None]
-    weights = torch.where(given, _SLICE_FRAMES / count, _SLICE_FRAMES / (_SLICE_FRAMES - count)) / 2
-    if rng.random() < _MASK_SHARE:
-        return torch.where(given, 0.0, 1.0).expand(3, _SLICE_FRAMES, source.side, source.side), weights
-    return torch.where(given, draw_scene(rng, _SLICE_FRAMES, source), -1.0), weights
+    if at_end := rng.random() < 0.5:
+        clip = clip.flip(1)
+    index = torch.arange(_SLICE_FRAMES)
+    masked = torch.where((index < count)[None, :, None, None], clip, -1.0)
+    held = clip[:, index.clamp(max=count - 1)]
+    given = torch.tensor([True, False])
+    return (masked.flip(1), held.flip(1), given.flip(0)) if at_end else (masked, held, given)
 
 
 def draw_scene(rng: random.Random, frames: int, source: ClipSource | None = None) -> torch.Tensor:
@@ -150,22 +152,26 @@ def train(
 
     def loss(rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:
         image_share = _IMAGE_SHARES[trainer.step * 3 >= settings.steps]
-        name = "image" if rng.random() < image_share else "masked" if rng.random() < _MASKED_SHARE else "clip"
-        weight = torch.ones(1)
-        if name == "masked":
-            pixels, weight = draw_masked(rng, _SLICES, source)
-        else:
-            frames = 1 if name == "image" else rng.choice(_LENGTHS)
-            count = _IMAGES if name == "image" else max(_SLICES * _SLICE_FRAMES // frames, 1)
-            pixels = draw_clips(rng, count, frames, source)
-        pixels, weight = pixels.to(device), weight.to(device)
+        name = "image" if rng.random() < image_share else "clip"
+        if name == "clip" and rng.random() < _MASKED_SHARE:
+            value = masked_loss(*(part.to(device) for part in draw_masked(rng, _SLICES, source)))
+            return _MASKED_WEIGHT * value, {"masked": value.item()}
+        frames = 1 if name == "image" else rng.choice(_LENGTHS)
+        count = _IMAGES if name == "image" else max(_SLICES * _SLICE_FRAMES // frames, 1)
+        pixels = draw_clips(rng, count, frames, source).to(device)
         back, kl, thumbnail = reconstruct(pixels)
         error = back - pixels
-        value = (weight * (error.abs() + 4 * error.square())).mean() + _KL_WEIGHT * kl
+        value = error.abs().mean() + 4 * error.square().mean() + _KL_WEIGHT * kl
         if weights is None:
             value = value + max(1 - trainer.step / (_THUMBNAIL_STEPS * settings.steps), 0) * thumbnail
-        shown = (weight * (back.detach().clamp(-1, 1) - pixels).square()).mean().item() / 4
-        return value, {name: shown}
+        return value, {name: F.mse_loss(back.detach().clamp(-1, 1), pixels).item() / 4}
+
+    def masked_loss(masked: torch.Tensor, held: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                target = vae.encode(held).float()
+            error = (vae.encode(masked).float() - target).transpose(1, 2)[given]
+        return error.square().mean() / target.var()
 
     seeds = [random.Random(seed) for seed in range(4)]
     shown = [source.draw(rng, 16) if source else sample_scene(rng, 16, held_out=True) for rng in seeds]

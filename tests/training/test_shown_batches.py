@@ -161,3 +161,21 @@ def test_standardised_vae_reconstructs_the_same_and_has_unit_latents(vae_config)
     # The posterior's width follows its mean.
     factor = (scaled.std((0, 2, 3, 4)) / mean.std((0, 2, 3, 4))).view(1, -1, 1, 1, 1)
     torch.testing.assert_close(new_logvar, logvar + 2 * factor.log(), rtol=1e-3, atol=1e-3)
+
+
+def test_masked_slices_hold_given_frames_and_black_ones():
+    """Given frames lie at one end, and where they are held instead nothing else differs."""
+    ends = set()
+    for seed in range(20):
+        masked, held, given = vae.draw_masked(random.Random(seed), 1)
+        black = (masked == -1).all(dim=(0, 1, 3, 4))
+        count = 8 - int(black.sum())
+        assert 1 <= count <= 4
+        at_end = not bool(black[-1])
+        ends.add(at_end)
+        kept = range(8 - count, 8) if at_end else range(count)
+        assert black.tolist() == [index not in kept for index in range(8)]
+        assert given.tolist() == [[not at_end, at_end]]
+        nearest = [min(max(index, kept[0]), kept[-1]) for index in range(8)]
+        assert torch.equal(held, masked[:, :, nearest])
+    assert ends == {False, True}
