@@ -209,7 +209,7 @@ def train(
     refresh : float
         Clips that are replaced a step, by new ones.
     half : bool
-        Whether to compute in bfloat16 on a CPU, which takes little more than half the time where the CPU multiplies that
+        Whether to compute in bfloat16 on a CPU, which takes about four fifths of the time where the CPU multiplies that
         itself (AVX512_BF16, AMX) and longer elsewhere. Weights and averages stay in float32.
     weights : dict, optional
         Weights to start from instead of fresh ones.
