@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -306,8 +307,8 @@ class Quality:
             video = self.studio.continued(captions, case.seed, case.truth[:1])
             changes = measure.frame_changes(video)
             step = FRAMES - _OVERLAP
-            # The mix spreads a jump over the overlap: each change in it counts.
-            seams = [changes[start - 1 : start + _OVERLAP].max() for start in (step, 2 * step)]
+            # The mix spreads a jump over the overlap, whose first frame is still the old one: each change from there counts.
+            seams = [changes[start : start + _OVERLAP].max() for start in (step, 2 * step)]
             worst.append((max(seams) / changes.median()).item())
             self._keep("continuation", video)
         return [
@@ -455,9 +456,10 @@ PARTS = (
 
 
 @dataclass
-class _Measured:
+class Measured:
     """A part's rows of the table, its film strips, and how long it took."""
 
+    name: str
     rows: list[Row]
     strips: torch.Tensor | None
     seconds: float
@@ -466,19 +468,39 @@ class _Measured:
 _quality: list[Quality] = []
 
 
-def _open(checkpoint: str) -> None:
+def _open(checkpoint: str, share: float) -> None:
     """Start a host in this process, of one thread: for nano's small layers two take twice the time."""
     torch.set_num_threads(1)
     base = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, base, ignore_errors=True)
-    _quality.append(Quality(Studio(InProcessHost(Path(base)), checkpoint)))
+    _quality.append(Quality(Studio(InProcessHost(Path(base)), checkpoint), share))
 
 
-def _measure(part: str) -> _Measured:
+def _measure(part: str) -> Measured:
     began, quality = time.monotonic(), _quality[0]
     rows = getattr(quality, part)()
     strips = quality.strips.pop(part, None)
-    return _Measured(rows, strips and film_strips(strips, zoom=1), time.monotonic() - began)
+    return Measured(part, rows, strips and film_strips(strips, zoom=1), time.monotonic() - began)
+
+
+def measured(
+    parts: Sequence[str], jobs: int, checkpoint: str = NAME, share: float = 1.0
+) -> Iterator[Measured]:
+    """Measure parts side by side, each in a process of one thread, and return them in their order.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        Of :data:`PARTS`.
+    jobs : int
+        Processes at once.
+    checkpoint : str
+        What the loader node is asked for.
+    share : float
+        How much of each part's cases to take.
+    """
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _open, (checkpoint, share)) as pool:
+        yield from pool.map(_measure, parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -497,12 +519,11 @@ def main(arguments: list[str] | None = None) -> int:
     parts = [name for name in PARTS if not options.only or name in options.only]
     jobs = max(min(options.jobs, len(parts)), 1)
     rows = []
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _open, (options.checkpoint,)) as pool:
-        for name, measured in zip(parts, pool.map(_measure, parts), strict=True):
-            rows += measured.rows
-            print(*measured.rows, f"   [{name}, {measured.seconds:.0f} s]", sep="\n", flush=True)
-            if measured.strips is not None:
-                write_png(options.strips / f"{name}.png", measured.strips)
+    for part in measured(parts, jobs, options.checkpoint):
+        rows += part.rows
+        print(*part.rows, f"   [{part.name}, {part.seconds:.0f} s]", sep="\n", flush=True)
+        if part.strips is not None:
+            write_png(options.strips / f"{part.name}.png", part.strips)
     missed = sum(not row.passed for row in rows)
     print(
         f"{len(rows) - missed} of {len(rows)} figures are good enough; film strips are in {options.strips}."

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     trained(add("vae", _train_vae, "Train the Slice VAE."), 12000, 7e-4)
     trained(add("encoders", _train_encoders, "Train T5 and CLIP on generated scenes."), 1500, 1e-3, False)
-    command = trained(add("dit", _train_dit, "Train the diffusion transformer."), 30000, 1e-3)
+    command = trained(add("dit", _train_dit, "Train the diffusion transformer."), 12000, 1e-3)
     command.add_argument("--pool", type=_positive, default=2000, help="encoded clips to keep")
     command.add_argument(
         "--workers", type=_positive, default=1, help="processes that share each batch, on CPUs"
@@ -89,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     _checkpoint(command)
     command.add_argument("--rank", type=_positive, default=8)
     command.add_argument("--alpha", type=float, help="the rank by default")
+    command.add_argument("--pool", type=_positive, default=40, help="encoded clips to train on")
+    command.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     command.add_argument("--out", type=Path, default=ROOT / "runs" / "lora.safetensors")
     return parser
 
@@ -221,5 +223,6 @@ def _train_lora(options: argparse.Namespace) -> None:
         torch.device(options.device),
         rank=options.rank,
         alpha=options.alpha,
+        pool_size=options.pool,
     )
-    lora.export(stage, options.out, checkpoint.config)
+    lora.export(stage, options.out, checkpoint.config, getattr(torch, options.dtype))

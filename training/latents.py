@@ -117,7 +117,8 @@ class Encoder:
         scene = self.source.draw(rng, MAX_FRAMES)
         frames = scene.render()
         slices = (frames * 2 - 1).unflatten(0, (_SLICES, SLICE_FRAMES)).transpose(1, 2)
-        count = rng.randint(2, MAX_START)
+        # Extend Video gives the most by default.
+        count = rng.choice((2, 3, MAX_START, MAX_START))
         masked = []
         for given in (slice(0, 1), slice(0, count), slice(SLICE_FRAMES - 1, None)):
             video = torch.full_like(slices, _BLACK)
@@ -213,4 +214,4 @@ def _draw_caption(scene: Clip, rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.1:
         return ""
-    return scene.partial_caption(rng) if kind < 0.25 else scene.caption()
+    return scene.partial_caption(rng) if kind < 0.3 else scene.caption()

@@ -121,7 +121,7 @@ class Trainer:
     Raises
     ------
     ClipError
-        If the folder holds a run of another identity.
+        If the folder holds a run of another identity, or of an older version.
     """
 
     def __init__(
@@ -267,6 +267,8 @@ class Trainer:
                     f"{self.folder} holds a run with {name} {value}, not {self.identity.get(name)}: "
                     "give that, or start in another folder."
                 )
+        if "optimizers" not in state:
+            raise ClipError(f"{self.folder / 'state.pt'} is of an older version: start in another folder.")
         self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)

@@ -31,11 +31,11 @@ MAX_FRAMES = 32
 _STRIPE_WIDTH = 8
 _STRIPE_SHADE = 0.78
 # Width of an edge in pixels, as a camera's lens would blur it.
-_EDGE = 1.5
+_EDGE = 2.5
 _MOVING_SHARE = 0.62
 _TEST_SHARE = 5
 _RADIUS = (8.5, 12.5)
-_SPEED = (0.8, 1.4)
+_SPEED = (1.0, 1.4)
 _BOUNCE_FRAMES = 12
 
 

@@ -1,10 +1,11 @@
 """The shipped nano checkpoint: its size, and what it can do, by the bounds of ``dev.py quality``."""
 
+import os
+
 import pytest
-import torch
 
 from devtools.environment import ROOT
-from devtools.quality import Quality, Studio
+from devtools.quality import measured
 from training.models import NAME
 
 FOLDER = ROOT / "checkpoints" / NAME
@@ -15,12 +16,8 @@ SHARE = 0.25
 
 
 @pytest.fixture(scope="module")
-def quality(host):
-    threads = torch.get_num_threads()
-    # For layers this small two threads take twice the time of one.
-    torch.set_num_threads(1)
-    yield Quality(Studio(host), SHARE)
-    torch.set_num_threads(threads)
+def measures():
+    return {part.name: part.rows for part in measured(PASSED, min(os.cpu_count() or 1, 4), share=SHARE)}
 
 
 def test_it_is_small_enough_for_a_repository():
@@ -34,6 +31,5 @@ def test_loader_lists_it(host):
 
 
 @pytest.mark.parametrize("part", PASSED)
-def test_figures_reach_their_bounds(quality, part):
-    rows = getattr(quality, part)()
-    assert all(row.passed for row in rows), "\n".join(map(str, rows))
+def test_figures_reach_their_bounds(measures, part):
+    assert all(row.passed for row in measures[part]), "\n".join(map(str, measures[part]))

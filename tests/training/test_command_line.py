@@ -90,6 +90,8 @@ def test_lora_of_another_rank_does_not_go_on_from_this_one(finished, tmp_path, c
         "1",
         "--device",
         "cpu",
+        "--pool",
+        "2",
     ]
     command += ["--out", str(tmp_path / "a.safetensors")]
     assert main([*command, "--rank", "2"]) == 0
