@@ -119,13 +119,15 @@ class EasyAnimateV3LongVideo(io.ComfyNode):
         joining = JoinSettings(overlap_mix, drift_control, drift_strength, drift_scope)
         job = LongVideoJob(plan, overlap, renderer, joining, video, start_image, end_image)
 
-        folder, name, counter, subfolder = save_place(filename_prefix, plan.width, plan.height)
+        folder, name, _, subfolder = save_place(filename_prefix, plan.width, plan.height)
         models = upstream_values(cls.hidden.dynprompt, cls.hidden.unique_id, MODEL_INPUTS)
         inputs = {**models, **job.inputs(), "fps": fps, "crf": crf}
         target = None
         if if_unfinished == RESUME:
             target = resume_unfinished(Path(folder), name, inputs, job.parts)
         if target is None:
+            # Asked for now, since folders that a crash left empty are gone and their numbers free.
+            counter = save_place(filename_prefix, plan.width, plan.height)[2]
             target = LongVideo.create(Path(folder) / f"{name}_{counter:05}_.mp4", inputs, fps, crf)
 
         show_progress(cls, "\n".join(plan.notes(vae)))

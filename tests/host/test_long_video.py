@@ -207,11 +207,15 @@ def test_run_that_finished_no_segment_leaves_nothing(bench):
     assert not list((bench.host.base / "output").glob("nothing*"))
 
 
-def test_folder_without_a_finished_segment_does_not_block_other_inputs(bench):
-    folder = bench.host.base / "output"
-    LongVideo.create(folder / "empty_00001_.mp4", {"steps": 99}, 24, 1)
-    make(bench, "empty")
-    assert [path.name for path in folder.glob("empty*.parts")] == []
+@pytest.mark.parametrize("with_journal", [True, False])
+def test_folder_without_a_finished_segment_takes_no_number_and_blocks_no_other_inputs(bench, with_journal):
+    folder, name = bench.host.base / "output", f"empty_{with_journal}_00001_"
+    if with_journal:
+        LongVideo.create(folder / f"{name}.mp4", {"steps": 99}, 24, 1)
+    else:
+        (folder / f"{name}.parts").mkdir()
+    assert make(bench, f"empty_{with_journal}").name == f"{name}.mp4"
+    assert list(folder.glob(f"empty_{with_journal}*.parts")) == []
 
 
 def test_damaged_journal_is_refused(bench):
