@@ -48,6 +48,17 @@ def centre(frame: torch.Tensor, colour: str) -> torch.Tensor | None:
     return torch.stack((columns.float().mean(), rows.float().mean()))
 
 
+def has_hole(frames: torch.Tensor, colour: str) -> bool:
+    """Tell whether a shape's middle is not of its colour in most frames of ``[frames, height, width, 3]``."""
+    hollow = 0
+    for frame in frames:
+        place = centre(frame, colour)
+        if place is not None:
+            column, row = place.round().long().tolist()
+            hollow += labels(frame)[row, column].item() != _NAMES.index(colour)
+    return hollow > len(frames) / 2
+
+
 def track(frames: torch.Tensor, colour: str) -> torch.Tensor | None:
     """Return the shape's centre in each frame: ``[frames, 2]``; None if it is missing in one."""
     centres = [centre(frame, colour) for frame in frames]

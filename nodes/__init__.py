@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..easyanimate_core.host.checkpoints import register_folder
+from ..easyanimate_core.host.lora import register_loras
 from . import (
     conditioning,
     extend_video,
@@ -40,6 +41,7 @@ class EasyAnimateV3Extension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> EasyAnimateV3Extension:
-    """Register the model folder and return the extension; ComfyUI calls this once."""
+    """Register the model folders and return the extension; ComfyUI calls this once."""
     register_folder()
+    register_loras()
     return EasyAnimateV3Extension()

@@ -25,13 +25,9 @@ def tiny_checkpoint(tmp_path_factory):
 
 
 def _base_directory(folder, checkpoint, link_pack):
-    from devtools import base_directory, tiny_lora
-    from training.models import NAME
+    from devtools import base_directory
 
-    base = base_directory.prepare(folder, link_pack, checkpoint)
-    # The file that lora.json names; whoever opens it brings one for the checkpoint.
-    tiny_lora.write(base / "models" / "loras" / "EasyAnimateV3_lora.safetensors", ROOT / "checkpoints" / NAME)
-    return base
+    return base_directory.prepare(folder, link_pack, checkpoint)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The measures behind ``dev.py quality``: right about clips whose content is known, and blind to none of it."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,12 @@ def test_colour_of_a_clip_is_that_of_most_frames():
     painted[0][label] = torch.tensor(measure.COLOURS[other])
     assert measure.shape_colour(painted[0]) == other
     assert measure.clip_colour(painted) == scene.colour
+
+
+def test_only_a_ring_has_a_hole():
+    scene, frames = truth("moving left")
+    assert not measure.has_hole(frames, scene.colour)
+    assert measure.has_hole(replace(scene, shape="ring").render().movedim(1, -1), scene.colour)
 
 
 def test_an_empty_picture_has_no_shape():

@@ -11,7 +11,15 @@ class ClipError(ValueError):
 
 
 class Clip(Protocol):
-    """A clip and its words."""
+    """A clip and its words.
+
+    Attributes
+    ----------
+    lead : int
+        Number of first frames that the words do not tell of; a transformer is to be given these. 0 to 4.
+    """
+
+    lead: int
 
     def render(self) -> torch.Tensor:
         """Return the frames: ``[frames, 3, side, side]`` in [0, 1], float32."""

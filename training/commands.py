@@ -62,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--fps", type=float, default=8.0, help="frame rate that videos are read at")
         return command
 
-    trained(add("vae", _train_vae, "Train the Slice VAE."), 12000, 7e-4)
+    command = trained(add("vae", _train_vae, "Train the Slice VAE."), 12000, 7e-4)
+    command.add_argument(
+        "--decoder-only", action="store_true", help="keep the encoder, and with it what the transformer knows"
+    )
     trained(add("encoders", _train_encoders, "Train T5 and CLIP on generated scenes."), 1500, 1e-3, False)
     command = trained(add("dit", _train_dit, "Train the diffusion transformer."), 12000, 1e-3)
     command.add_argument("--pool", type=_positive, default=2000, help="encoded clips to keep")
@@ -131,10 +134,17 @@ def _train_vae(options: argparse.Namespace) -> None:
     device, source = torch.device(options.device), _source(options)
     stage = options.run / "vae"
     start = _started(stage)
+    if options.decoder_only and start is None:
+        raise ClipError(
+            f"There is no {stage / 'weights.pt'} to keep the encoder of: unpack a checkpoint into {options.run}."
+        )
     config = base.stage_config(stage)
-    vae.train(stage, _settings(options), device, source, config, start)
+    vae.train(stage, _settings(options), device, source, config, start, options.decoder_only)
     model = vae.build(config)
     model.load_state_dict(base.averaged(stage))
+    if options.decoder_only:
+        save_whole(stage / "weights.pt", model.state_dict())
+        return
     model.to(device).eval().requires_grad_(False)
     clips = [
         vae.draw_scene(random.Random(f"standard {index}"), 16, source) for index in range(_STANDARD_CLIPS)

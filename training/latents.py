@@ -13,11 +13,10 @@ from easyanimate_core.vae import SliceVAE
 
 from .clips import Clip, ClipSource
 from .encoders import ClipImageEncoder, pictures
-from .scenes import MAX_FRAMES, Scenes
+from .scenes import LEADS, MAX_FRAMES, Scenes
 
 SLICE_FRAMES, SLICE_LATENTS = 8, 2
 _SLICES = MAX_FRAMES // SLICE_FRAMES
-MAX_START = 4
 _BLACK = -1.0
 
 
@@ -117,8 +116,7 @@ class Encoder:
         scene = self.source.draw(rng, MAX_FRAMES)
         frames = scene.render()
         slices = (frames * 2 - 1).unflatten(0, (_SLICES, SLICE_FRAMES)).transpose(1, 2)
-        # Extend Video gives the most by default.
-        count = rng.choice((2, 3, MAX_START, MAX_START))
+        count = scene.lead or rng.choice(LEADS)
         masked = []
         for given in (slice(0, 1), slice(0, count), slice(SLICE_FRAMES - 1, None)):
             video = torch.full_like(slices, _BLACK)
@@ -191,14 +189,15 @@ def _draw_row(
     caption = _draw_caption(clip.scene, rng)
     if not slices:
         return clip.image, encoder.image_conditioning(), caption, clip.embeds[0], False
-    begin = rng.randint(0, _SLICES - slices)
+    lead = clip.scene.lead
+    begin = 0 if lead else rng.randint(0, _SLICES - slices)
     last = begin + slices - 1
     masks = [encoder.mask(0, False)] * slices
     videos = [encoder.black()] * slices
     kind = rng.random()
-    given = kind < 0.52
+    given = bool(lead) or kind < 0.52
     if given:
-        several = rng.random() < 0.4
+        several = bool(lead) or rng.random() < 0.4
         start = clip.count if several else 1
         masks[0] = encoder.mask(start, False)
         videos[0] = (clip.several if several else clip.first)[begin]

@@ -3,6 +3,8 @@
 from typing import Any
 
 NAME = "EasyAnimateV3-nano-InP-64x64"
+# LoRA for it, without its suffix: the pack has it in the release's format and, with _comfyui behind, under native names.
+RINGS_LORA = "EasyAnimateV3_nano_rings"
 WIDTH, HEADS = 64, 4
 TEXT_WIDTH = 64
 IMAGE_WIDTH = 64

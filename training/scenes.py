@@ -3,7 +3,7 @@
 import math
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,11 +28,15 @@ ACTIONS = (*MOVES, "bouncing", "growing", "shrinking", "rotating")
 
 SIDE = 64
 MAX_FRAMES = 32
+# Frames that a clip goes on from where it is several; Extend Video gives the most by default.
+LEADS = (2, 3, 4, 4)
 _STRIPE_WIDTH = 8
 _STRIPE_SHADE = 0.78
 # Width of an edge in pixels, as a camera's lens would blur it.
 _EDGE = 2.5
 _MOVING_SHARE = 0.62
+# Share of the clips that turn back once, which is what a new prompt asks of a video that goes on.
+_TURNING_SHARE = 0.35
 _TEST_SHARE = 5
 _RADIUS = (8.5, 12.5)
 _SPEED = (1.0, 1.4)
@@ -60,6 +64,8 @@ class Scene:
         Rotation in the first frame, in radians.
     frames : int
         Length of the clip.
+    lead : int
+        Number of first frames in which all goes the other way, so that the caption is true only after them.
     """
 
     shape: str
@@ -73,6 +79,7 @@ class Scene:
     speed: float
     angle: float
     frames: int
+    lead: int = 0
 
     @property
     def held_out(self) -> bool:
@@ -96,7 +103,7 @@ class Scene:
 
     def render(self) -> torch.Tensor:
         """Draw the clip: ``[frames, 3, 64, 64]`` in [0, 1], float32."""
-        t = torch.arange(self.frames, dtype=torch.float32)
+        t = (torch.arange(self.frames, dtype=torch.float32) - self.lead).abs()
         x, y = torch.full_like(t, self.x), torch.full_like(t, self.y)
         radius, angle = torch.full_like(t, self.radius), torch.full_like(t, self.angle)
         if self.action in MOVES:
@@ -180,8 +187,9 @@ class Scenes:
     side = SIDE
 
     def draw(self, rng: random.Random, frames: int) -> Scene:
-        """Return a scene of ``frames`` frames."""
-        return sample_scene(rng, frames)
+        """Return a scene of ``frames`` frames, some with a lead of 2 to 4."""
+        scene = sample_scene(rng, frames)
+        return replace(scene, lead=rng.choice(LEADS)) if rng.random() < _TURNING_SHARE else scene
 
 
 def _sample(rng: random.Random, frames: int, action: str | None) -> Scene:

@@ -24,9 +24,14 @@ _THUMBNAIL_STEPS, _THUMBNAIL_SCALE = 0.5, 2.0
 _MASKED_SHARE, _MASKED_WEIGHT = 0.35, 0.5
 # Weight of errors that change from frame to frame, besides the errors themselves: what one latent frame makes of four frames
 # would else jump at each fourth, farther than the shapes move.
-_CHANGE_WEIGHT = 1.0
+_CHANGE_WEIGHT = 3.0
+# Weight of a slice's first and last frame, and of the change from one slice to the next: there a decoder, whose layers widen
+# time by interpolation, lets shapes lag behind.
+_END_WEIGHT = 4.0
 # Images cost little and teach most of what clips need: their share of the first third of the steps, and of the rest.
 _IMAGE_SHARES = (0.6, 0.25)
+# Their share where the decoder alone goes on, which has learned from images what they teach.
+_DECODER_IMAGE_SHARE = 0.1
 _SLICES, _IMAGES = 4, 16
 _SLICE_FRAMES, _LENGTHS = 8, (8, 16, 16, 24)
 
@@ -113,8 +118,18 @@ def draw_scene(rng: random.Random, frames: int, source: ClipSource | None = None
     return clip.transpose(0, 1) * 2 - 1
 
 
-def _size(error: torch.Tensor) -> torch.Tensor:
-    return error.abs().mean() + 4 * error.square().mean()
+def _size(error: torch.Tensor, weighted: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the size of an error ``[B, 3, f, h, w]``, its frames in ``weighted`` (``[f]``, bool) counted more."""
+    sizes = (error.abs() + 4 * error.square()).mean((0, 1, 3, 4))
+    if weighted is not None:
+        sizes = sizes * torch.where(weighted.to(sizes.device), _END_WEIGHT, 1.0)
+    return sizes.mean()
+
+
+def _clip_size(error: torch.Tensor) -> torch.Tensor:
+    place = torch.arange(error.shape[2]) % _SLICE_FRAMES
+    ends = (place == 0) | (place == _SLICE_FRAMES - 1)
+    return _size(error, ends) + _CHANGE_WEIGHT * _size(error.diff(dim=2), place[1:] == 0)
 
 
 def train(
@@ -124,6 +139,7 @@ def train(
     source: ClipSource | None = None,
     config: dict[str, Any] | None = None,
     weights: dict[str, torch.Tensor] | None = None,
+    decoder_only: bool = False,
 ) -> None:
     """Train to the last step of ``settings``.
 
@@ -141,12 +157,17 @@ def train(
         The ``vae/config.json`` to train; nano's by default.
     weights : dict, optional
         Weights of a trained VAE to start from instead of fresh ones.
+    decoder_only : bool
+        Whether the encoder stays as it is, so that a transformer which was trained on its latents goes on with them.
     """
     torch.manual_seed(settings.seed)
     vae = build(config).to(device)
     if weights is not None:
         vae.load_state_dict(weights)
-    trainer = Trainer(folder, vae, settings)
+    if decoder_only:
+        for part in (vae.encoder, vae.quant_conv):
+            part.requires_grad_(False)
+    trainer = Trainer(folder, vae, settings, {"decoder_only": decoder_only})
 
     def reconstruct(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with torch.autocast(device.type, torch.bfloat16):
@@ -159,8 +180,10 @@ def train(
 
     def loss(rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:
         image_share = _IMAGE_SHARES[trainer.step * 3 >= settings.steps]
+        if decoder_only:
+            image_share = _DECODER_IMAGE_SHARE
         name = "image" if rng.random() < image_share else "clip"
-        if name == "clip" and rng.random() < _MASKED_SHARE:
+        if name == "clip" and not decoder_only and rng.random() < _MASKED_SHARE:
             value = masked_loss(*(part.to(device) for part in draw_masked(rng, _SLICES, source)))
             return _MASKED_WEIGHT * value, {"masked": value.item()}
         frames = 1 if name == "image" else rng.choice(_LENGTHS)
@@ -168,9 +191,7 @@ def train(
         pixels = draw_clips(rng, count, frames, source).to(device)
         back, kl, thumbnail = reconstruct(pixels)
         error = back - pixels
-        value = _size(error) + _KL_WEIGHT * kl
-        if frames > 1:
-            value = value + _CHANGE_WEIGHT * _size(error.diff(dim=2))
+        value = _KL_WEIGHT * kl + (_size(error) if frames == 1 else _clip_size(error))
         if weights is None:
             value = value + max(1 - trainer.step / (_THUMBNAIL_STEPS * settings.steps), 0) * thumbnail
         return value, {name: F.mse_loss(back.detach().clamp(-1, 1), pixels).item() / 4}

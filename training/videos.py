@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +40,7 @@ class Video:
     name: str
     frames: torch.Tensor
     text: str
+    lead: ClassVar[int] = 0
 
     def render(self) -> torch.Tensor:
         """Return the frames in [0, 1] as float32."""

@@ -14,8 +14,14 @@ from .model import EasyAnimateV3Model
 from .text_encoder import T5_NAME
 
 FOLDER_KEY = "loras"
+PACK_LORAS = Path(__file__).resolve().parents[2] / "assets" / "loras"
 # What names of the text encoder's tensors start with, in all formats of the host.
 _TEXT_NAMES = (TEXT_PART, "text_encoder")
+
+
+def register_loras() -> None:
+    """Make the pack's LoRA folder one of the host's, after the user's own."""
+    folder_paths.add_model_folder_path(FOLDER_KEY, str(PACK_LORAS))
 
 
 def lora_path(name: str) -> str:

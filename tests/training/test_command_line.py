@@ -79,6 +79,24 @@ def test_encoders_go_on_from_unpacked_ones(finished, tmp_path):
         torch.testing.assert_close(ended[name], value, rtol=1e-6, atol=1e-7)
 
 
+def test_decoder_alone_is_trained_where_the_encoder_is_to_stay(finished, tmp_path):
+    main(["unpack", "--run", str(tmp_path), "--checkpoint", str(finished[1])])
+    start = stage_weights(tmp_path / "vae")
+    assert main(["vae", "--decoder-only", "--run", str(tmp_path), "--steps", "2", "--device", "cpu"]) == 0
+    changed = {
+        name.split(".")[0]
+        for name, value in stage_weights(tmp_path / "vae").items()
+        if not value.equal(start[name])
+    }
+    assert changed == {"post_quant_conv", "decoder"}
+
+
+def test_decoder_alone_needs_an_encoder_to_keep(tmp_path, capsys):
+    assert main(["vae", "--decoder-only", "--run", str(tmp_path), "--steps", "2", "--device", "cpu"]) == 1
+    assert "unpack a checkpoint" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_lora_of_another_rank_does_not_go_on_from_this_one(finished, tmp_path, capsys):
     command = [
         "lora",

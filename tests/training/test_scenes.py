@@ -1,12 +1,13 @@
 """The generated clips: what they show is what their caption says, and tests have scenes that training never sees."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from devtools import shape_measures as measure
-from training.scenes import ACTIONS, MOVES, SIDE, sample_scene
+from training.scenes import ACTIONS, LEADS, MOVES, SIDE, Scenes, sample_scene
 
 
 def scenes(count, held_out=False, action=None, frames=16):
@@ -41,6 +42,20 @@ def test_shape_moves_where_the_caption_says_and_stays_in_the_picture(action, fra
         assert measure.is_monotone(measure.track(clip, scene.colour))
         areas = [(measure.labels(frame) == list(measure.COLOURS).index(scene.colour)).sum() for frame in clip]
         assert min(areas) > 0.8 * max(areas)
+
+
+@pytest.mark.parametrize("action", [*MOVES, "growing", "rotating"])
+def test_lead_shows_the_way_back_before_what_the_caption_says(action):
+    for scene in scenes(4, action=action):
+        turned, straight = replace(scene, lead=3).render(), scene.render()
+        assert torch.equal(turned[3:], straight[:-3])
+        assert torch.equal(turned[:3], straight[1:4].flip(0))
+
+
+def test_some_scenes_to_train_on_have_a_lead():
+    rng = random.Random(0)
+    leads = [Scenes().draw(rng, 16).lead for _ in range(200)]
+    assert set(leads) == {0, *LEADS} and 0.6 < leads.count(0) / 200 < 0.9
 
 
 @pytest.mark.parametrize(("action", "grows"), [("growing", True), ("shrinking", False)])

@@ -1,6 +1,7 @@
 """What training shows the transformer is what the nodes show it: same latents of masks and masked videos, same attention."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,20 @@ def test_every_row_of_a_batch_is_a_clip_that_the_nodes_can_ask_for(encoder, pool
         seen.update(kind for _, kind in matching)
     assert (0, 0) in seen and (1, 0) in seen and any(start > 1 for start, _ in seen)
     assert ((1, 1) in seen) == (slices > 1)
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_lead_that_the_caption_does_not_tell_of_is_always_given(encoder, slices):
+    class Leads(Scenes):
+        def draw(self, rng, frames):
+            return replace(super().draw(rng, frames), lead=3)
+
+    source = Encoder(encoder.vae, encoder.clip, CPU, Leads())
+    batch = draw_batch([source.pooled(random.Random(0))], source, random.Random(0), slices, 12)
+    clip = source.source.draw(random.Random(0), 32).render()[: 8 * slices]
+    possible = [conditioning_of_nodes(source, clip, 3, end) for end in range(1 + (slices > 1))]
+    for row in batch.conditioning:
+        assert any((row - value).norm() < 2e-3 * value.norm() for value in possible)
 
 
 def test_images_are_conditioned_as_text_to_image(encoder, pool):
