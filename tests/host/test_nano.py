@@ -6,19 +6,17 @@ import pytest
 import torch
 
 from devtools.environment import ROOT
-from devtools.quality import measured
+from devtools.quality import PARTS, measured
 from training.models import NAME, RINGS_LORA
 
 FOLDER = ROOT / "checkpoints" / NAME
-# Parts of dev.py quality that nano passes as a whole; docs/nano.md tells of the others.
-PASSED = ("reconstruction", "text_to_video", "denoise")
 # The suite takes a quarter of the cases; dev.py quality takes all.
 SHARE = 0.25
 
 
 @pytest.fixture(scope="module")
 def measures():
-    return {part.name: part.rows for part in measured(PASSED, min(os.cpu_count() or 1, 4), share=SHARE)}
+    return {part.name: part.rows for part in measured(PARTS, min(os.cpu_count() or 1, 4), share=SHARE)}
 
 
 def test_it_is_small_enough_for_a_repository():
@@ -53,6 +51,6 @@ def test_shipped_lora_is_applied_alike_by_the_stock_loader(host):
         assert not torch.equal(changed, weights[key].float())
 
 
-@pytest.mark.parametrize("part", PASSED)
+@pytest.mark.parametrize("part", PARTS)
 def test_figures_reach_their_bounds(measures, part):
     assert all(row.passed for row in measures[part]), "\n".join(map(str, measures[part]))
