@@ -38,7 +38,7 @@ class SmallRings(Rings):
 
 class HalfSize:
     def __init__(self, clip):
-        self.clip = clip
+        self.clip, self.lead = clip, clip.lead
         self.caption, self.partial_caption = clip.caption, clip.partial_caption
 
     def render(self):
@@ -317,5 +317,5 @@ def test_what_is_taught(tmp_path):
     for seed in range(20):
         ring = Rings().draw(random.Random(seed), 8)
         assert not ring.held_out and f"a {ring.colour} ring " in ring.caption()
-        frame, x, y = ring.render()[0], round(ring.x), round(ring.y)
+        frame, x, y = ring.render()[ring.lead], round(ring.x), round(ring.y)
         assert (frame[:, y, x] - frame[:, y, min(round(ring.x + 0.75 * ring.radius), 63)]).abs().max() > 0.1
