@@ -210,6 +210,15 @@ def percent(values: list[bool]) -> float:
     return 100 * sum(values) / len(values)
 
 
+def seam_rows(name: str, worst: list[float]) -> list[Row]:
+    """Return the rows of clips' greatest changes at a seam, as multiples of their median change."""
+    smooth = percent([ratio <= 2 for ratio in worst])
+    return [
+        Row(f"{name}: greatest change at any seam / median change", max(worst), 2, "x", True),
+        Row(f"{name}: clips without a jump at a seam", smooth, 100),
+    ]
+
+
 def apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
     """Return the mean relative distance of latents that belong together."""
     return statistics.mean(((x - y).norm() / y.norm()).item() for x, y in zip(some, others, strict=True))
@@ -318,35 +327,31 @@ class Quality:
         ]
 
     def continuation(self) -> list[Row]:
-        """Three segments: no jump where they meet, with a prompt that goes on; and with prompts that turn the motion back."""
-        on, back = [], []
+        """Three segments of one prompt: no jump where they meet."""
+        worst = []
         for seed, scene in enumerate(long_moves(self._share_of(20))):
             start = scene.render().movedim(1, -1)[:1]
-            on.append(self._worst_seam([scene.caption()] * 3, seed, start))
-        for case in self._cases(20, 5):
-            there, turned = (
-                case.scene.caption(),
-                case.scene.caption().replace(case.scene.action, OPPOSITE[case.scene.action]),
-            )
-            back.append(self._worst_seam([there, turned, there], case.seed, case.truth[:1]))
-        return [
-            Row("Continuation: greatest change at any seam / median change", max(on), 2, "x", True),
-            Row("Continuation: clips without a jump at a seam", percent([worst <= 2 for worst in on]), 100),
-            Row(
-                "Turned back by each prompt: clips without a jump",
-                percent([worst <= 2 for worst in back]),
-                50,
-            ),
-        ]
+            worst.append(self._worst_seam("continuation", [scene.caption()] * 3, seed, start))
+        return seam_rows("Continuation", worst)
 
-    def _worst_seam(self, prompts: list[str], seed: int, start: torch.Tensor) -> float:
+    def turning(self) -> list[Row]:
+        """Three segments whose prompts turn the motion back each time: no jump where they meet."""
+        worst = []
+        for case in self._cases(20, 5):
+            there = case.scene.caption()
+            back = there.replace(case.scene.action, OPPOSITE[case.scene.action])
+            prompts = [there, back, there]
+            worst.append(self._worst_seam("turning", prompts, case.seed, case.truth[:1]))
+        return seam_rows("Turned back by each prompt", worst)
+
+    def _worst_seam(self, part: str, prompts: list[str], seed: int, start: torch.Tensor) -> float:
         """Return the greatest change from frame to frame where segments meet, as a multiple of the median."""
         video = self.studio.continued(prompts, seed, start)
         changes = measure.frame_changes(video)
         step = FRAMES - _OVERLAP
         # The mix spreads a jump over the overlap, whose first frame is still the old one: each change from there counts.
         seams = [changes[first : first + _OVERLAP].max() for first in (step, 2 * step)]
-        self._keep("continuation", video)
+        self._keep(part, video)
         return (max(seams) / changes.median()).item()
 
     def guidance(self) -> list[Row]:
@@ -369,7 +374,7 @@ class Quality:
             Row(
                 f"CFG {CFG:g}: way from the clip at CFG 0, against that of CFG 1",
                 far[CFG] / far[1.0],
-                1.05,
+                1.1,
                 "x",
             ),
         ]
@@ -393,6 +398,7 @@ class Quality:
             )
         return [
             Row("Negative prompt: the colour that it names becomes another", percent(changed), 75),
+            Row("Negative prompt: one that names another colour keeps it", percent(kept), 50),
             Row(
                 "Negative prompt: more often than one that names another colour, by",
                 percent(changed) - (100 - percent(kept)),
@@ -492,7 +498,7 @@ class Quality:
             without.append(measure.has_hole(self.studio.make(scene.caption(), seed), scene.colour))
             self._keep("lora", frames)
         return [
-            Row("LoRA: what it draws as a ring has a hole", percent(rings), 60),
+            Row("LoRA: what it draws as a ring has a hole", percent(rings), 75),
             Row("LoRA: the ring's colour is the prompt's", percent(colours), 75),
             Row("Without it: there is a hole", percent(without), 25, at_most=True),
         ]
@@ -504,6 +510,7 @@ PARTS = (
     "image_to_video",
     "first_last",
     "continuation",
+    "turning",
     "guidance",
     "negative",
     "samplers",
