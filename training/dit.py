@@ -254,7 +254,7 @@ def fit(
         if rng.random() < refresh:
             index = rng.randrange(len(pool))
             pool[index] = encoder.pooled(rng)
-        slices = rng.choices(_SLICES, _SLICE_WEIGHTS)[0]
+        slices = min(rng.choices(_SLICES, _SLICE_WEIGHTS)[0], max(len(clip.latents) for clip in pool))
         rows = max(min(_LATENT_FRAMES // max(2 * slices, 1), _MAX_ROWS) // workers.count(), 1)
         return denoiser.loss(draw_batch(pool, encoder, rng, slices, rows))
 

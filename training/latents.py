@@ -16,13 +16,14 @@ from .encoders import ClipImageEncoder, pictures
 from .scenes import LEADS, MAX_FRAMES, Scenes
 
 SLICE_FRAMES, SLICE_LATENTS = 8, 2
-_SLICES = MAX_FRAMES // SLICE_FRAMES
+# Lengths of clips in frames: of the longest alone, what crosses the picture would always start, and turn, at its edge.
+_LENGTHS = (16, 16, 24, MAX_FRAMES)
 _BLACK = -1.0
 
 
 @dataclass
 class PooledClip:
-    """One encoded clip of four slices.
+    """One encoded clip of two to four slices.
 
     Attributes
     ----------
@@ -62,7 +63,7 @@ class Encoder:
     device : torch.device
         Where to encode.
     source : ClipSource
-        Gives the clips, of at least 32 frames; generated scenes by default.
+        Gives the clips, of 16 to 32 frames; generated scenes by default.
     """
 
     def __init__(
@@ -113,9 +114,9 @@ class Encoder:
     @torch.no_grad()
     def pooled(self, rng: random.Random) -> PooledClip:
         """Draw a clip and encode all that may be asked of it."""
-        scene = self.source.draw(rng, MAX_FRAMES)
+        scene = self.source.draw(rng, rng.choice(_LENGTHS))
         frames = scene.render()
-        slices = (frames * 2 - 1).unflatten(0, (_SLICES, SLICE_FRAMES)).transpose(1, 2)
+        slices = (frames * 2 - 1).unflatten(0, (-1, SLICE_FRAMES)).transpose(1, 2)
         count = scene.lead or rng.choice(LEADS)
         masked = []
         for given in (slice(0, 1), slice(0, count), slice(SLICE_FRAMES - 1, None)):
@@ -125,7 +126,7 @@ class Encoder:
         latents = self.encode(torch.cat((slices, *masked))).half()
         embeds = self.clip(pictures(frames[::SLICE_FRAMES]).to(self.device)).float().cpu()
         image = self.encode(slices[:1, :, :1])[0].half()
-        full, first, several, last = latents.split(_SLICES)
+        full, first, several, last = latents.split(len(slices))
         return PooledClip(scene, full, first, several, last, count, image, embeds)
 
 
@@ -162,7 +163,7 @@ def draw_batch(
     Parameters
     ----------
     pool : list of PooledClip
-        Encoded clips.
+        Encoded clips; one of them at least is as long as ``slices``.
     encoder : Encoder
         For the latents of masks.
     rng : random.Random
@@ -172,7 +173,8 @@ def draw_batch(
     count : int
         Rows.
     """
-    rows = [_draw_row(rng.choice(pool), encoder, rng, slices) for _ in range(count)]
+    able = [clip for clip in pool if len(clip.latents) >= slices]
+    rows = [_draw_row(rng.choice(able), encoder, rng, slices) for _ in range(count)]
     latents, conditioning, captions, embeds, with_clip = zip(*rows, strict=True)
     return Batch(
         torch.stack(latents).float(),
@@ -190,7 +192,7 @@ def _draw_row(
     if not slices:
         return clip.image, encoder.image_conditioning(), caption, clip.embeds[0], False
     lead = clip.scene.lead
-    begin = 0 if lead else rng.randint(0, _SLICES - slices)
+    begin = 0 if lead else rng.randint(0, len(clip.latents) - slices)
     last = begin + slices - 1
     masks = [encoder.mask(0, False)] * slices
     videos = [encoder.black()] * slices

@@ -36,7 +36,7 @@ _STRIPE_SHADE = 0.78
 _EDGE = 2.5
 _MOVING_SHARE = 0.62
 # Share of the clips that turn back once, which is what a new prompt asks of a video that goes on.
-_TURNING_SHARE = 0.35
+_TURNING_SHARE = 0.4
 _TEST_SHARE = 5
 _RADIUS = (8.5, 12.5)
 _SPEED = (1.0, 1.4)

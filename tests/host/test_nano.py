@@ -10,17 +10,13 @@ from devtools.quality import PARTS, measured
 from training.models import NAME, RINGS_LORA
 
 FOLDER = ROOT / "checkpoints" / NAME
-# Figures that nano misses yet, by how their names begin; docs/nano.md tells of them.
-MISSED = ("CFG 3: way", "Negative prompt: one that names another colour")
-# Of turning all figures miss.
-TESTED = [part for part in PARTS if part != "turning"]
 # The suite takes a quarter of the cases; dev.py quality takes all.
 SHARE = 0.25
 
 
 @pytest.fixture(scope="module")
 def measures():
-    return {part.name: part.rows for part in measured(TESTED, min(os.cpu_count() or 1, 4), share=SHARE)}
+    return {part.name: part.rows for part in measured(list(PARTS), min(os.cpu_count() or 1, 4), share=SHARE)}
 
 
 def test_it_is_small_enough_for_a_repository():
@@ -55,7 +51,7 @@ def test_shipped_lora_is_applied_alike_by_the_stock_loader(host):
         assert not torch.equal(changed, weights[key].float())
 
 
-@pytest.mark.parametrize("part", TESTED)
+@pytest.mark.parametrize("part", PARTS)
 def test_figures_reach_their_bounds(measures, part):
-    rows = [row for row in measures[part] if not row.name.startswith(MISSED)]
+    rows = measures[part]
     assert rows and all(row.passed for row in rows), "\n".join(map(str, rows))

@@ -11,7 +11,7 @@ from easyanimate_core.transformer import EasyAnimateTransformer3D, TransformerCo
 from training import dit, folder, vae
 from training.encoders import ClipImageEncoder, T5Encoder
 from training.latents import Batch, Encoder, draw_batch
-from training.scenes import Scenes
+from training.scenes import DIRECTIONS, MOVES, SIDE, Scenes
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,9 @@ def encoder(vae_config):
 
 @pytest.fixture(scope="module")
 def pool(encoder):
-    return [encoder.pooled(random.Random(seed)) for seed in range(3)]
+    clips = [encoder.pooled(random.Random(seed)) for seed in (0, 1, 5)]
+    assert [len(clip.latents) for clip in clips] == [4, 2, 3]
+    return clips
 
 
 def conditioning_of_nodes(encoder, frames, start, end):
@@ -42,7 +44,11 @@ def conditioning_of_nodes(encoder, frames, start, end):
 def test_every_row_of_a_batch_is_a_clip_that_the_nodes_can_ask_for(encoder, pool, slices):
     batch = draw_batch(pool, encoder, random.Random(0), slices, 60)
     clips = [clip.scene.render() for clip in pool]
-    parts = [frames[8 * begin : 8 * (begin + slices)] for frames in clips for begin in range(4 - slices + 1)]
+    parts = [
+        frames[8 * begin : 8 * (begin + slices)]
+        for frames in clips
+        for begin in range(len(frames) // 8 - slices + 1)
+    ]
     kinds = [(start, end) for start in range(5) for end in range(2) if start or not end]
     possible = {
         (part, kind): conditioning_of_nodes(encoder, frames, *kind)
@@ -72,11 +78,24 @@ def test_a_lead_that_the_caption_does_not_tell_of_is_always_given(encoder, slice
             return replace(super().draw(rng, frames), lead=3)
 
     source = Encoder(encoder.vae, encoder.clip, CPU, Leads())
-    batch = draw_batch([source.pooled(random.Random(0))], source, random.Random(0), slices, 12)
-    clip = source.source.draw(random.Random(0), 32).render()[: 8 * slices]
+    pooled = source.pooled(random.Random(0))
+    batch = draw_batch([pooled], source, random.Random(0), slices, 12)
+    clip = pooled.scene.render()[: 8 * slices]
     possible = [conditioning_of_nodes(source, clip, 3, end) for end in range(1 + (slices > 1))]
     for row in batch.conditioning:
         assert any((row - value).norm() < 2e-3 * value.norm() for value in possible)
+
+
+def test_moving_shapes_of_the_pool_do_not_all_begin_at_an_edge(encoder):
+    """Or a transformer would take a shape in the middle of the picture for one that cannot turn."""
+    away = []
+    for seed in range(24):
+        scene = encoder.pooled(random.Random(seed)).scene
+        if scene.action in MOVES:
+            right, down = DIRECTIONS[scene.action.removeprefix("moving ")]
+            place = scene.x if right else scene.y
+            away.append((place if right + down > 0 else SIDE - place) - scene.radius - 1)
+    assert sum(way > 8 for way in away) > len(away) / 5
 
 
 def test_images_are_conditioned_as_text_to_image(encoder, pool):
