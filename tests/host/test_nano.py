@@ -16,7 +16,7 @@ SHARE = 0.25
 
 @pytest.fixture(scope="module")
 def measures():
-    return {part.name: part.rows for part in measured(list(PARTS), min(os.cpu_count() or 1, 4), share=SHARE)}
+    return {part.name: part.rows for part in measured(PARTS, min(os.cpu_count() or 1, 4), share=SHARE)}
 
 
 def test_it_is_small_enough_for_a_repository():
