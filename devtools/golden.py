@@ -35,12 +35,15 @@ def rule_input(name: str, shape: Iterable[int], seed: int = DEFAULT_SEED) -> tor
 
 def rule_weight(name: str, shape: Iterable[int], seed: int = DEFAULT_SEED) -> torch.Tensor:
     """Return the weight that the rule assigns to the state-dict entry ``name``."""
-    shape = tuple(shape)
-    x = rule_input(name, shape, seed)
+    return scaled_weight(name, rule_input(name, shape, seed))
+
+
+def scaled_weight(name: str, x: torch.Tensor) -> torch.Tensor:
+    """Return unit normal numbers scaled to a weight as the kind of tensor that ``name`` says needs it."""
     if name.endswith("scale_shift_table"):
-        return x / shape[-1] ** 0.5
-    if len(shape) >= 2:
-        return x / float(np.prod(shape[1:])) ** 0.5
+        return x / x.shape[-1] ** 0.5
+    if x.ndim >= 2:
+        return x / float(np.prod(x.shape[1:])) ** 0.5
     if name.endswith(".weight"):
         return 1 + 0.1 * x
     return 0.1 * x

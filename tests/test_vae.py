@@ -91,6 +91,26 @@ def test_equal_slices_are_encoded_once(vae):
         assert relative_error(moments, expected) < 1e-6
 
 
+def test_even_slices_are_kept_for_later_clips(vae):
+    """The mask and the black frames of a size are encoded once, however many clips are made of it."""
+    model = SliceVAE(vae.config).eval()
+    model.load_state_dict(vae.state_dict())
+    black, ones = torch.full((1, 3, 16, 16, 24), -1.0), torch.ones(1, 3, 16, 16, 24)
+    runs = []
+    model.encoder.register_forward_hook(lambda *_: runs.append(1))
+    first = [model.encode(clip) for clip in (black, ones)]
+    second = [model.encode(clip) for clip in (black, ones)]
+    assert len(runs) == 2
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], first[1])
+    model.encode(torch.full((1, 3, 16, 16, 16), -1.0))
+    model.encode(black * 0.5)
+    assert len(runs) == 4
+    other = {name: tensor * 1.1 for name, tensor in vae.state_dict().items()}
+    model.load_state_dict(other)
+    assert relative_error(model.encode(black), first[0]) > 1e-3
+
+
 def test_tiling_can_be_switched_off(vae):
     pixels = rule_input("wide", (1, 3, 1, 8, 392))
     assert (vae.encode_steps(pixels.shape), vae.encode_steps(pixels.shape, tiled=False)) == (2, 1)

@@ -3,6 +3,7 @@ import shutil
 import struct
 import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -36,11 +37,16 @@ def pictures(path):
     return [picture for _, picture in decoded(path)]
 
 
+STREAM_FACTS = ("average_rate", "time_base", "start_time", "duration", "frames")
+
+
 def packets(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         times = [(p.pts, p.dts, p.duration) for p in container.demux(stream) if p.size]
-        return stream, times, dict(container.metadata)
+        # Read here: once the container is closed, a stream tells of memory that is no longer its own.
+        told = {name: getattr(stream, name) for name in STREAM_FACTS}
+        return SimpleNamespace(**told), times, dict(container.metadata)
 
 
 def left_in(folder):

@@ -10,7 +10,10 @@ import comfy.utils
 import torch
 
 from ..transformer import TransformerConfig
+from .layers import register_host_layers
 from .model import EasyAnimateV3Config, EasyAnimateV3Model
+
+register_host_layers()
 
 # Tensors that tell of quantization with scales, which plain casting would turn into garbage.
 _QUANTIZED_NAMES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8", "comfy_quant")

@@ -1,5 +1,7 @@
 """EasyAnimateV3 as a native ComfyUI model: configuration, model and the transformer behind the host's wrappers."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import comfy.conds
@@ -12,7 +14,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..transformer import EasyAnimateTransformer3D, TransformerConfig
-from ..transformer.model import SKIPS
+from ..transformer.memory import MemoryPlan, choose_plan, memory_plans
 from ..vae import SPACE_FACTOR
 from .clip_schedule import DEFAULT_APPLY_RATIO, NO_CLIP, clip_active, pack_ratio, unpack_ratio
 from .latent_format import EasyAnimateV3Latent
@@ -24,10 +26,6 @@ INPAINT_KEY = "easyanimate_inpaint"
 CLIP_EMBEDS_KEY = "easyanimate_clip_embeds"
 CLIP_RATIO_KEY = "easyanimate_clip_apply_ratio"
 GIVEN_FRAMES_KEY = "easyanimate_given_frames"
-
-# Widths of the token stream that live at once in a block, counted and not measured: residual, normed input, q, k, v, the GEGLU's two halves
-# and product, each of up to four widths, and their float32 copies in the motion module.
-LIVE_WIDTHS = 24
 
 
 class EasyAnimateV3Config(comfy.supported_models_base.BASE):
@@ -112,6 +110,7 @@ class HostTransformer(EasyAnimateTransformer3D):
             clip_embeds,
             active,
             transformer_options,
+            _free_memory(x.device),
         )
         # The learned sigma behind the noise is not used in sampling.
         return out[:, : EasyAnimateV3Latent.latent_channels]
@@ -234,16 +233,39 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
         """Estimate the bytes of activations for a latent ``[batch, channels, frames, height, width]``.
 
-        The U-ViT skips hold one full token stream each until the second half of the blocks reads them.
+        That is what the transformer takes once it has the device to itself, with its work cut in chunks where it has
+        to be. Parking the U-ViT skips in main memory costs more than running the halves of CFG one after the other,
+        so it counts for a single row alone.
         """
-        config = self.transformer_config
-        dtype = self.manual_cast_dtype or self.get_dtype()
-        rows, _, frames, height, width = (
-            input_shape if len(input_shape) == 5 else (*input_shape[:2], 1, *input_shape[-2:])
+        device = comfy.model_management.get_torch_device()
+        plans = self.memory_plans(input_shape)
+        if comfy.model_management.is_device_cpu(device):
+            return plans[0].bytes
+        if input_shape[0] > 1:
+            plans = [plan for plan in plans if not plan.park_skips]
+        room = (
+            comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
         )
-        tokens = rows * frames * height * width / config.patch_size**2
-        skips = SKIPS if config.enable_uvit else 0
-        return tokens * config.dim * comfy.model_management.dtype_size(dtype) * (skips + LIVE_WIDTHS)
+        return choose_plan(plans, room - self._weight_bytes).bytes
+
+    @cached_property
+    def _weight_bytes(self) -> int:
+        return comfy.model_management.module_size(self.diffusion_model)
+
+    def memory_plans(self, shape: Sequence[int]) -> list[MemoryPlan]:
+        """Return the transformer's memory plans for a latent ``[batch, channels, frames, height, width]``."""
+        rows, _, frames, height, width = shape if len(shape) == 5 else (*shape[:2], 1, *shape[-2:])
+        patch = self.transformer_config.patch_size
+        tokens = rows * frames * -(-height // patch) * -(-width // patch)
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        return memory_plans(self.transformer_config, tokens, comfy.model_management.dtype_size(dtype))
+
+
+def _free_memory(device: torch.device) -> float | None:
+    """Return the bytes that activations may take on ``device`` now, or None for a CPU."""
+    if comfy.model_management.is_device_cpu(device):
+        return None
+    return comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
 
 
 def _size(latent: torch.Tensor) -> str:

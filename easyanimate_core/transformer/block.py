@@ -1,11 +1,14 @@
 """One transformer block: per-frame self-attention, motion module, cross-attention, MLP."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
 
 from ..attention import AttentionFunction
+from ..linear import linear
+from .chunks import in_chunks, rows_for
 from .config import TransformerConfig
 from .layers import Attention, FeedForward, TanhGELU
 from .motion_module import HybridMotionModule
@@ -29,8 +32,17 @@ class ContextGroup(NamedTuple):
 
 
 def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return ``x * (1 + scale) + shift``."""
-    return torch.addcmul(shift, x, 1 + scale)
+    """Return ``x * (1 + scale) + shift``; without gradients in the memory of ``x``."""
+    if torch.is_grad_enabled():
+        return torch.addcmul(shift, x, 1 + scale)
+    return torch.addcmul(shift, x, 1 + scale, out=x)
+
+
+def add_gated(x: torch.Tensor, gate: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    """Return ``x + gate * branch``; without gradients in the memory of ``branch``."""
+    if torch.is_grad_enabled():
+        return torch.addcmul(x, gate, branch)
+    return torch.addcmul(x, gate, branch, out=branch)
 
 
 class EasyAnimateTransformerBlock(nn.Module):
@@ -68,13 +80,14 @@ class EasyAnimateTransformerBlock(nn.Module):
         context: list[ContextGroup],
         frame_table: torch.Tensor,
         transformer_options: dict[str, Any] | None = None,
+        chunk_tokens: int | None = None,
     ) -> torch.Tensor:
         """Run the block.
 
         Parameters
         ----------
         x : torch.Tensor
-            Tokens ``[batch, frames, tokens, dim]``.
+            Tokens ``[batch, frames, tokens, dim]``; left as they are.
         modulation : torch.Tensor
             Shift, scale and gate of the self-attention, then of the MLP: ``[batch, 6, dim]``.
         context : list of ContextGroup
@@ -83,6 +96,9 @@ class EasyAnimateTransformerBlock(nn.Module):
             Sinusoids of the frame indices ``[frames, dim]``, float32.
         transformer_options : dict, optional
             Handed to the attention function.
+        chunk_tokens : int, optional
+            About how many tokens to work on at a time where memory is short (:mod:`.memory`); the result is the
+            same. All if None. For inference only.
 
         Returns
         -------
@@ -90,24 +106,61 @@ class EasyAnimateTransformerBlock(nn.Module):
             Same shape as ``x``.
         """
         table = self.scale_shift_table.to(dtype=x.dtype, device=x.device) + modulation
-        # Each [batch, 1, 1, dim], to broadcast over frames and tokens.
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = table[:, :, None, None].unbind(1)
+        # Of each frame, [batch * frames, 1, dim], so that frames can be worked on in chunks.
+        per_frame = table.repeat_interleave(x.shape[1], dim=0)[:, :, None].unbind(1)
+        rows = rows_for(chunk_tokens, x.shape[2])
 
-        frames = modulate(self.norm1(x), shift_attn, scale_attn).flatten(0, 1)
-        x = torch.addcmul(
-            x, gate_attn, self.attn1(frames, transformer_options=transformer_options).view(x.shape)
-        )
-        x = self.attn_temporal(x, frame_table, transformer_options)
-        x = x + self._cross_attend(x, context, transformer_options)
-        return torch.addcmul(x, gate_mlp, self.ff(modulate(self.norm2(x), shift_mlp, scale_mlp)))
+        frames = x.flatten(0, 1)
+        run = partial(self._attend_frames, transformer_options=transformer_options)
+        x = in_chunks(run, frames, *per_frame[:3], size=rows).view(x.shape)
+        x = self.attn_temporal(x, frame_table, transformer_options, chunk_tokens)
+        x = self._cross_attend(x, context, transformer_options, rows)
+        frames = x.flatten(0, 1)
+        return in_chunks(self._feed_forward, frames, *per_frame[3:], size=rows, into=frames).view(x.shape)
+
+    def _attend_frames(
+        self,
+        x: torch.Tensor,
+        shift: torch.Tensor,
+        scale: torch.Tensor,
+        gate: torch.Tensor,
+        transformer_options: dict[str, Any] | None,
+    ) -> torch.Tensor:
+        """Self-attention inside each of the frames ``[frames, tokens, dim]``, and the residual."""
+        normed = modulate(self.norm1(x), shift, scale)
+        return add_gated(x, gate, self.attn1(normed, transformer_options=transformer_options))
+
+    def _feed_forward(
+        self, x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, gate: torch.Tensor
+    ) -> torch.Tensor:
+        """MLP on the frames ``[frames, tokens, dim]``, and the residual."""
+        return add_gated(x, gate, self.ff(modulate(self.norm2(x), shift, scale)))
 
     def _cross_attend(
-        self, x: torch.Tensor, context: list[ContextGroup], transformer_options: dict[str, Any] | None
+        self,
+        x: torch.Tensor,
+        context: list[ContextGroup],
+        transformer_options: dict[str, Any] | None,
+        rows: int | None,
     ) -> torch.Tensor:
-        """Attend from all tokens of a clip to its text and CLIP tokens."""
-        parts = x.split([group.rows for group in context])
-        mixed = [
-            self.attn2(part, group.tokens, transformer_options)
-            for part, group in zip(parts, context, strict=True)
-        ]
-        return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).view(x.shape)
+        """Attend from all tokens of a clip to its text and CLIP tokens, ``rows`` frames at a time, and add the residual."""
+        attended = []
+        for part, group in zip(x.split([group.rows for group in context]), context, strict=True):
+            k, v = linear(self.attn2.to_k, group.tokens), linear(self.attn2.to_v, group.tokens)
+            run = partial(self._attend_context, k=k, v=v, transformer_options=transformer_options)
+            if torch.is_grad_enabled():
+                attended.append(part + run(part))
+                continue
+            for frames in part.split(rows or x.shape[1], dim=1):
+                frames += run(frames)
+        return torch.cat(attended) if attended else x
+
+    def _attend_context(
+        self,
+        x: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        transformer_options: dict[str, Any] | None,
+    ) -> torch.Tensor:
+        """Cross-attention from some frames of some rows, ``[rows, frames, tokens, dim]``."""
+        return self.attn2.attend(x, k, v, transformer_options).view(x.shape)

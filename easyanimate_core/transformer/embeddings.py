@@ -12,6 +12,9 @@ TIMESTEP_CHANNELS = 256
 MAX_PERIOD = 10000.0
 
 
+# Made once for a size, outside inference mode, so that a later run with gradients may use them too.
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def frame_sinusoids(frames: int, dim: int, device: torch.device | None = None) -> torch.Tensor:
     """Table of the motion modules: even channels hold the sine, odd ones the cosine of the frame index.
 

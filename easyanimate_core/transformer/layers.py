@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..attention import AttentionFunction
+from ..linear import gated_linear, linear
 
 
 class Attention(nn.Module):
@@ -36,21 +36,31 @@ class Attention(nn.Module):
         x: torch.Tensor,
         context: torch.Tensor | None = None,
         transformer_options: dict[str, Any] | None = None,
+        plus: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attend from ``x [batch, ..., dim]`` to ``context [batch, tokens_k, dim]`` (``x`` if None).
 
-        Returns ``[batch, tokens, dim]``, all axes of ``x`` between the first and the last being tokens.
+        Returns ``[batch, tokens, dim]``, all axes of ``x`` between the first and the last being tokens; with
+        ``plus``, of that shape, added.
         """
         context = x if context is None else context
-        mixed = self.attention(
-            # Flattened after the projection: ComfyUI's fp8 product clamps a 3-D input in place.
-            self.to_q(x).flatten(1, -2),
-            self.to_k(context),
-            self.to_v(context),
-            self.heads,
-            transformer_options=transformer_options or {},
+        return self.attend(
+            x, linear(self.to_k, context), linear(self.to_v, context), transformer_options, plus
         )
-        return self.to_out[0](mixed)
+
+    def attend(
+        self,
+        x: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        transformer_options: dict[str, Any] | None = None,
+        plus: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As ``forward``, from ``x [batch, ..., dim]`` to projected keys and values ``[batch, tokens_k, dim]``."""
+        # Flattened after the projection: ComfyUI's fp8 product clamps a 3-D input in place.
+        q = linear(self.to_q, x).flatten(1, -2)
+        mixed = self.attention(q, k, v, self.heads, transformer_options=transformer_options or {})
+        return linear(self.to_out[0], mixed, plus=plus)
 
 
 class TanhGELU(nn.Module):
@@ -62,7 +72,7 @@ class TanhGELU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., dim] -> [..., hidden]``."""
-        return F.gelu(self.proj(x), approximate="tanh")
+        return linear(self.proj, x, gelu="tanh")
 
 
 class GEGLU(nn.Module):
@@ -74,8 +84,7 @@ class GEGLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., dim] -> [..., hidden]``."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return gated_linear(self.proj, x)
 
 
 class FeedForward(nn.Module):
@@ -94,6 +103,6 @@ class FeedForward(nn.Module):
             ]
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., dim] -> [..., dim]``."""
-        return self.net[2](self.net[0](x))
+    def forward(self, x: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
+        """``[..., dim] -> [..., dim]``; with ``plus``, of that shape, added."""
+        return linear(self.net[2], self.net[0](x), plus=plus)

@@ -10,14 +10,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..attention import AttentionFunction, default_attention
+from ..linear import linear
 from .block import ContextGroup, EasyAnimateTransformerBlock, modulate
+from .chunks import in_chunks, rows_for
 from .config import TransformerConfig
 from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection, frame_sinusoids
-
-# U-ViT skips join the outputs of the first blocks to the inputs of the last ones. The release counts both from the
-# front whatever the depth, so that of its 28 blocks the middle two have none.
-SKIPS = 13
-FIRST_RECEIVER = 15
+from .memory import FIRST_RECEIVER, SKIPS, MemoryPlan, choose_plan, memory_plans
 
 
 class EasyAnimateTransformer3D(nn.Module):
@@ -78,6 +76,7 @@ class EasyAnimateTransformer3D(nn.Module):
         clip_embeds: torch.Tensor | None = None,
         clip_active: Sequence[bool] | None = None,
         transformer_options: dict[str, Any] | None = None,
+        memory_budget: float | None = None,
     ) -> torch.Tensor:
         """Predict the noise of a batch of clips.
 
@@ -99,6 +98,9 @@ class EasyAnimateTransformer3D(nn.Module):
         transformer_options : dict, optional
             ComfyUI's options; ``patches_replace["dit"][("double_block", i)]`` may replace block ``i``. Such a patch
             gets ``img`` (tokens), ``vec`` (modulation) and ``txt`` (a list of ``ContextGroup``), and returns ``img``.
+        memory_budget : float, optional
+            Bytes on the device that activations may take. Where they would take more, the work is cut in chunks, and
+            if need be the U-ViT skips wait in main memory: slower, with the same result. For inference only.
 
         Returns
         -------
@@ -111,7 +113,8 @@ class EasyAnimateTransformer3D(nn.Module):
         tokens, grid = self._patchify(x)
         modulation, embedding = self.adaln_single(timestep, x.dtype)
         groups = self._context_groups(context, context_lengths, clip_embeds, clip_active)
-        tokens = self._run_blocks(tokens, modulation, groups, options)
+        plans = memory_plans(self.config, tokens.shape[:3].numel(), tokens.element_size())
+        tokens = self._run_blocks(tokens, modulation, groups, options, choose_plan(plans, memory_budget))
         table = self.scale_shift_table.to(dtype=x.dtype, device=x.device) + embedding[:, None]
         shift, scale = table[:, :, None, None].unbind(1)
         tokens = self.proj_out(modulate(self.norm_out(tokens), shift, scale))
@@ -164,7 +167,12 @@ class EasyAnimateTransformer3D(nn.Module):
         return groups
 
     def _run_blocks(
-        self, x: torch.Tensor, modulation: torch.Tensor, groups: list[ContextGroup], options: dict[str, Any]
+        self,
+        x: torch.Tensor,
+        modulation: torch.Tensor,
+        groups: list[ContextGroup],
+        options: dict[str, Any],
+        plan: MemoryPlan,
     ) -> torch.Tensor:
         """Run all blocks; the first outputs are added, last in first out, before the last blocks."""
         replacements = options.get("patches_replace", {}).get("dit", {})
@@ -172,16 +180,39 @@ class EasyAnimateTransformer3D(nn.Module):
         pushed: list[torch.Tensor] = []
         for index, block in enumerate(self.transformer_blocks):
             if pushed and index >= FIRST_RECEIVER:
-                x = x + self.long_connect_fc[index - FIRST_RECEIVER](pushed.pop())
+                x = self._connect(index - FIRST_RECEIVER, x, pushed.pop(), plan)
             replacement = replacements.get(("double_block", index))
             if replacement is None:
-                x = block(x, modulation, groups, frame_table, options)
+                x = block(x, modulation, groups, frame_table, options, plan.chunk_tokens)
             else:
-                run = partial(block, frame_table=frame_table, transformer_options=options)
+                run = partial(
+                    block,
+                    frame_table=frame_table,
+                    transformer_options=options,
+                    chunk_tokens=plan.chunk_tokens,
+                )
                 x = _run_replaced(replacement, run, x, modulation, groups, options)
             if self.config.enable_uvit and index < SKIPS:
-                pushed.append(x)
+                pushed.append(_park(x) if plan.park_skips else x)
         return x
+
+    def _connect(self, index: int, x: torch.Tensor, skip: torch.Tensor, plan: MemoryPlan) -> torch.Tensor:
+        """Add a U-ViT skip to the tokens ``[batch, frames, tokens, dim]``."""
+
+        def add(part: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+            # Four axes, since ComfyUI's fp8 product clamps an input of two or three in place.
+            out = linear(self.long_connect_fc[index], skip.to(part.device, non_blocking=True)[None])[0]
+            return part + out if torch.is_grad_enabled() else out.add_(part)
+
+        # Not into `x`: where a patch leaves blocks out, it may be one of the skips that are still to come.
+        frames, rows = x.flatten(0, 1), rows_for(plan.chunk_tokens, x.shape[2])
+        return in_chunks(add, frames, skip.flatten(0, 1), size=rows).view(x.shape)
+
+
+def _park(x: torch.Tensor) -> torch.Tensor:
+    """Copy tokens to main memory; on a GPU into pinned memory, so that it need not wait."""
+    parked = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.device.type == "cuda")
+    return parked.copy_(x, non_blocking=True)
 
 
 def _run_replaced(

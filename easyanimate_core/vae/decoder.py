@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from .config import SPATIAL_TEMPORAL_UP, SliceVAEConfig
-from .layers import LayerFactory, MidBlock, ResidualBlock, Upsampler, convolve, norm_silu
+from .convolution import convolve, fast_layout
+from .layers import LayerFactory, MidBlock, ResidualBlock, Upsampler
+from .norm import norm_silu
 
 
 class UpBlock(nn.Module):
@@ -66,7 +68,7 @@ class Decoder(nn.Module):
         torch.Tensor
             Pixels ``[B, 3, f, H, W]`` of the slice.
         """
-        x = self.mid_block(convolve(self.conv_in, z))[:, :, start:end]
+        x = self.mid_block(convolve(self.conv_in, fast_layout(z)))[:, :, start:end]
         for block in self.up_blocks:
             x = block(x, image)
         return convolve(self.conv_out, norm_silu(self.conv_norm_out, x))

@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from .config import SPATIAL_TEMPORAL_DOWN, SliceVAEConfig
-from .layers import Downsampler, LayerFactory, MidBlock, ResidualBlock, convolve, norm_silu
+from .convolution import convolve, fast_layout
+from .layers import Downsampler, LayerFactory, MidBlock, ResidualBlock
+from .norm import norm_silu
 
 
 class DownBlock(nn.Module):
@@ -51,7 +53,7 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map ``[B, 3, f, H, W]`` of one slice to ``[B, 2 * latent channels, t, h, w]``."""
-        x = convolve(self.conv_in, pixels)
+        x = convolve(self.conv_in, fast_layout(pixels))
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..attention import AttentionFunction
+from .convolution import convolve, convolve_doubled
+from .norm import group_norm, norm_silu
 
 NORM_EPS = 1e-6
-# On CPUs torch gives a single float32 clip of up to so many rows of pixels, over all channels, to a kernel of one thread.
-_SLOW_ROWS = 20480
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,6 @@ class LayerFactory:
         return self.operations.Linear(in_channels, out_channels, dtype=self.dtype, device=self.device)
 
 
-def convolve(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return ``conv(x)`` for ``[B, C, t, h, w]``; on CPUs small single clips go as a pair, which takes a quarter of the time."""
-    rows = x.shape[1] * x.shape[2] * x.shape[3]
-    if x.shape[0] == 1 and rows <= _SLOW_ROWS and x.device.type == "cpu" and x.dtype == torch.float32:
-        return conv(x.expand(2, -1, -1, -1, -1))[:1]
-    return conv(x)
-
-
-def norm_silu(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return ``silu(norm(x))``; without gradients the activation reuses the norm's memory."""
-    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
-
-
 class ResidualBlock(nn.Module):
     """Two normalised 3x3x3 convolutions around a shortcut, on ``[B, C, t, h, w]``."""
 
@@ -100,7 +87,8 @@ class ResidualBlock(nn.Module):
         """Map ``[B, C_in, t, h, w]`` to ``[B, C_out, t, h, w]``."""
         hidden = convolve(self.conv1, norm_silu(self.norm1, x))
         hidden = convolve(self.conv2, norm_silu(self.norm2, hidden))
-        return hidden.add_(self.shortcut(x))
+        same = isinstance(self.shortcut, nn.Identity)
+        return hidden.add_(x if same else convolve(self.shortcut, x))
 
 
 class SliceAttention(nn.Module):
@@ -117,7 +105,7 @@ class SliceAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[B, C, t, h, w]`` to the same shape."""
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        tokens = group_norm(self.group_norm, x).flatten(2).transpose(1, 2)
         mixed = self.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), heads=1)
         return x + self.to_out(mixed).transpose(1, 2).reshape(x.shape)
 
@@ -160,7 +148,7 @@ class Upsampler(nn.Module):
 
     def forward(self, x: torch.Tensor, image: bool) -> torch.Tensor:
         """Map ``[B, C, t, h, w]`` to ``[B, C, t or 2t, 2h, 2w]``: nearest in space, convolution, linear in time."""
-        x = convolve(self.conv, F.interpolate(x, scale_factor=(1, 2, 2), mode="nearest"))
+        x = convolve_doubled(self.conv, x)
         if self.temporal and not image:
             x = F.interpolate(x, scale_factor=(2, 1, 1), mode="trilinear", align_corners=False)
         return x

@@ -1,7 +1,9 @@
 """The Slice VAE: whole clips to latents and back, one slice and one tile at a time."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,11 +13,15 @@ from ..attention import AttentionFunction, default_attention
 from .config import SliceVAEConfig
 from .decoder import Decoder
 from .encoder import Encoder
+from .even_slices import EvenSlices
 from .layers import LayerFactory
 from .slices import context_span, latent_frames, pixel_frames, slice_spans
 from .tiling import TILE_PIXELS, Tiling, blended_tiles
 
 OnSlice = Callable[[], Any]
+
+# Sides of the tiles for where memory does not reach for the published ones.
+_EMERGENCY_TILES = (192, 96)
 
 
 class SliceVAE(nn.Module):
@@ -52,6 +58,12 @@ class SliceVAE(nn.Module):
         self.decoder = Decoder(config, layers)
         self.quant_conv = layers.pointwise(2 * config.latent_channels, 2 * config.latent_channels)
         self.post_quant_conv = layers.pointwise(config.latent_channels, config.latent_channels)
+        self._even_slices = EvenSlices()
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Load weights as modules do."""
+        self._even_slices = EvenSlices()
+        return super().load_state_dict(*arguments, **options)
 
     def encode(self, pixels: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the posterior mean, ``[B, 4, T, h, w]``; takes what :meth:`encode_moments` takes."""
@@ -68,7 +80,8 @@ class SliceVAE(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode a clip to the posterior of its latents.
 
-        A slice that equals an earlier one is not computed again, which is exact since slices are independent.
+        A slice that equals an earlier one is not computed again, which is exact since slices are independent. One of
+        a single value, such as the mask and the black frames to be generated, is kept for later clips of the size.
 
         Parameters
         ----------
@@ -92,9 +105,23 @@ class SliceVAE(nn.Module):
         ValueError
             When the shape cannot be encoded.
         """
-        frames, height, width = self._check_pixels(pixels)
+        _, height, width = self._check_pixels(pixels)
+        options = {"on_slice": on_slice, "device": device, "dtype": dtype}
+        run = partial(self._encode_moments, pixels, **options)
+        return _with_smaller_tiles(run, self._tile_sizes(height, width, tiled))
+
+    def _encode_moments(
+        self,
+        pixels: torch.Tensor,
+        tile_pixels: int | None,
+        *,
+        on_slice: OnSlice | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        frames, height, width = pixels.shape[2:]
         factor = self.config.space_factor
-        tiling = self._tiling(height, width, tiled, Tiling(TILE_PIXELS, TILE_PIXELS // factor))
+        tiling = None if tile_pixels is None else Tiling(tile_pixels, tile_pixels // factor)
         moments = pixels.new_empty(
             pixels.shape[0],
             2 * self.config.latent_channels,
@@ -103,6 +130,7 @@ class SliceVAE(nn.Module):
             width // factor,
         )
         known: list[tuple[torch.Tensor, torch.Tensor]] = []
+        place = (tile_pixels, str(device), dtype)
         position = 0
         for start, end in slice_spans(frames, self.config.mini_batch_encoder):
             part = pixels[:, :, start:end]
@@ -110,6 +138,9 @@ class SliceVAE(nn.Module):
             target = moments[:, :, position : position + count]
             position += count
             twin = next((result for other, result in known if torch.equal(other, part)), None)
+            even = None if twin is not None else self._even_slices.key(self, part, place)
+            if twin is None:
+                twin = self._even_slices.get(even)
             if twin is not None:
                 target.copy_(twin)
                 _report(on_slice, 1 if tiling is None else tiling.count(height, width))
@@ -118,6 +149,7 @@ class SliceVAE(nn.Module):
                 target[:, :, :, top : top + tile.shape[3], left : left + tile.shape[4]] = tile
                 _report(on_slice)
             known.append((part, target))
+            self._even_slices.keep(even, target)
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
@@ -159,9 +191,18 @@ class SliceVAE(nn.Module):
         ------
         ValueError
             When ``z`` does not have five axes and the right channels.
+        torch.OutOfMemoryError
+            When not even the smallest tiles fit; larger ones are tried first, with a warning for each.
         """
         self._check_latents(z)
-        options = {"tiled": tiled, "on_slice": on_slice, "device": device, "dtype": dtype}
+        factor = self.config.space_factor
+        options = {"smoothing": smoothing, "on_slice": on_slice, "device": device, "dtype": dtype}
+        sizes = self._tile_sizes(z.shape[3] * factor, z.shape[4] * factor, tiled)
+        return _with_smaller_tiles(partial(self._decode, z, **options), sizes)
+
+    def _decode(
+        self, z: torch.Tensor, tile_pixels: int | None, *, smoothing: bool, **options: Any
+    ) -> torch.Tensor:
         batch, _, latents, height, width = z.shape
         factor = self.config.space_factor
         pixels = z.new_empty(
@@ -171,14 +212,15 @@ class SliceVAE(nn.Module):
             height * factor,
             width * factor,
         )
-        for region, part in self._decode_parts(z, **options):
+        for region, part in self._decode_parts(z, tile_pixels, **options):
             pixels[region] = part
         if smoothing:
             pixels.clamp_(-1, 1)
             middle = self._smoothed_span(pixels.shape[2])
             if middle is not None:
                 inner = pixels[:, :, middle]
-                for region, part in self._decode_parts(self.encode(inner, **options), **options):
+                again, _ = self._encode_moments(inner, tile_pixels, **options)
+                for region, part in self._decode_parts(again, tile_pixels, **options):
                     inner[region] = (inner[region] + part.to(inner)) / 2
                 pixels.clamp_(-1, 1)
         return pixels
@@ -186,10 +228,8 @@ class SliceVAE(nn.Module):
     def encode_steps(self, shape: Sequence[int], *, tiled: bool | None = None) -> int:
         """Return how often ``on_slice`` is called for pixels of ``shape`` ``[B, 3, F, H, W]``: slices x tiles."""
         frames, height, width = shape[2:]
-        tiling = self._tiling(
-            height, width, tiled, Tiling(TILE_PIXELS, TILE_PIXELS // self.config.space_factor)
-        )
-        tiles = 1 if tiling is None else tiling.count(height, width)
+        size = self._tile_sizes(height, width, tiled)[0]
+        tiles = 1 if size is None else Tiling(size, size).count(height, width)
         return tiles * len(slice_spans(frames, self.config.mini_batch_encoder))
 
     def decode_steps(
@@ -214,8 +254,8 @@ class SliceVAE(nn.Module):
     def _decode_parts(
         self,
         z: torch.Tensor,
+        tile_pixels: int | None,
         *,
-        tiled: bool | None,
         on_slice: OnSlice | None,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -223,10 +263,8 @@ class SliceVAE(nn.Module):
         """Yield each decoded region: its index into the pixels ``[B, 3, F, H, W]``, and the pixels."""
         z = self.post_quant_conv(z.to(device=device, dtype=dtype))
         size, factor = self.config.mini_batch_decoder, self.config.space_factor
-        latents, height, width = z.shape[2:]
-        tiling = self._tiling(
-            height * factor, width * factor, tiled, Tiling(TILE_PIXELS // factor, TILE_PIXELS)
-        )
+        latents = z.shape[2]
+        tiling = None if tile_pixels is None else Tiling(tile_pixels // factor, tile_pixels)
         first_frame = 0
         for start, end in slice_spans(latents, size):
             image = latents % 2 == 1 and start == 0
@@ -246,9 +284,11 @@ class SliceVAE(nn.Module):
                 _report(on_slice)
             first_frame += frames
 
-    def _tiling(self, height: int, width: int, tiled: bool | None, tiling: Tiling) -> Tiling | None:
-        wanted = self.config.use_tiling if tiled is None else tiled
-        return tiling if wanted and max(height, width) > TILE_PIXELS else None
+    def _tile_sizes(self, height: int, width: int, tiled: bool | None) -> list[int | None]:
+        """Return the sides of the tiles that are to be tried in turn, in pixels; None is the whole picture."""
+        wanted = (self.config.use_tiling if tiled is None else tiled) and max(height, width) > TILE_PIXELS
+        smaller = [size for size in (TILE_PIXELS, *_EMERGENCY_TILES) if size < max(height, width)]
+        return smaller if wanted else [None, *smaller]
 
     def _smoothed_span(self, frames: int) -> slice | None:
         size = self.config.mini_batch_encoder
@@ -277,6 +317,22 @@ class SliceVAE(nn.Module):
                 f"The Slice VAE decodes latents of shape [batch, {channels}, frames, height, width], "
                 f"not {list(z.shape)}; they may come from another model."
             )
+
+
+def _with_smaller_tiles(run: Callable[[int | None], Any], sizes: list[int | None]) -> Any:
+    """Return ``run(size)`` for the first size that memory reaches for."""
+    for size, smaller in pairwise(sizes):
+        try:
+            return run(size)
+        except torch.OutOfMemoryError:
+            logging.warning(
+                "The Slice VAE ran out of GPU memory; it begins again with tiles of %d pixels%s.",
+                smaller,
+                "" if smaller == TILE_PIXELS else ", which differ a little from the published ones",
+            )
+        # Outside the handler, whose traceback still holds the tensors of the attempt.
+        torch.cuda.empty_cache()
+    return run(sizes[-1])
 
 
 def _tiles(

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 
 import comfy_node_inputs as inputs
 import torch
@@ -129,6 +130,10 @@ class Bench:
         self._names = (f"bench{number}" for number in itertools.count())
         inputs.register(host)
         nodes.NODE_CLASS_MAPPINGS["TestCountCalls"] = _count_node(self)
+
+    def core(self, name):
+        """Return a module of the pack's ``easyanimate_core``, as the host imported it."""
+        return sys.modules[f"{self.host.pack_module.__name__}.easyanimate_core.{name}"]
 
     def give(self, graph, value):
         """Add a node whose output is ``value``."""

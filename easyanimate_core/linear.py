@@ -1,0 +1,109 @@
+"""Linear layers together with what follows them: one pass over the result on CPUs, no second copy elsewhere."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .layer_weights import weights_of
+
+# The names of oneDNN's variants of GELU, by those of torch.nn.functional.gelu.
+_ONEDNN_GELU = {"none": "none", "tanh": "tanh"}
+
+
+def linear(
+    layer: nn.Module,
+    x: torch.Tensor,
+    *,
+    gelu: str | None = None,
+    times: torch.Tensor | None = None,
+    plus: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return ``layer(x)``, then with GELU, or times a tensor, or plus a tensor.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        A linear layer of any ``operations``.
+    x : torch.Tensor
+        ``[..., in_features]``.
+    gelu : str, optional
+        ``"none"`` (exact) or ``"tanh"``, as ``torch.nn.functional.gelu`` calls them.
+    times, plus : torch.Tensor, optional
+        ``[..., out_features]``, contiguous. At most one of the three options may be given. Without gradients
+        ``plus`` may be overwritten.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., out_features]``; may be ``plus`` itself.
+    """
+    if _onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
+        return _onednn_linear(*weights, x, gelu, times, plus)
+    out = layer(x)
+    if torch.is_grad_enabled():
+        out = out if gelu is None else F.gelu(out, approximate=gelu)
+        out = out if times is None else out * times
+        return out if plus is None else out + plus
+    if gelu is not None:
+        torch.ops.aten.gelu_(out, approximate=gelu)
+    if times is not None:
+        out *= times
+    # Into the memory of `plus`, which callers go on holding, so that no second tensor of its size stays.
+    return out if plus is None else plus.add_(out)
+
+
+def gated_linear(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the first half of ``layer(x)`` times the exact GELU of its second half.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        A linear layer of any ``operations``.
+    x : torch.Tensor
+        ``[..., in_features]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., out_features / 2]``; without gradients and fused kernels a view of the layer's result.
+    """
+    if _onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
+        weight, bias = weights
+        halves = weight.chunk(2), (None, None) if bias is None else bias.chunk(2)
+        (value_weight, gate_weight), (value_bias, gate_bias) = halves
+        gate = _onednn_linear(gate_weight, gate_bias, x, "none", None, None)
+        return _onednn_linear(value_weight, value_bias, x, None, gate, None)
+    value, gate = layer(x).chunk(2, dim=-1)
+    if torch.is_grad_enabled():
+        return value * F.gelu(gate)
+    return value.mul_(torch.ops.aten.gelu_(gate))
+
+
+def _onednn_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    x: torch.Tensor,
+    gelu: str | None,
+    times: torch.Tensor | None,
+    plus: torch.Tensor | None,
+) -> torch.Tensor:
+    run = torch.ops.mkldnn._linear_pointwise
+    if times is not None:
+        return run.binary(x, times, weight, bias, "mul")
+    if plus is not None:
+        return run.binary(x, plus, weight, bias, "add")
+    if gelu is not None:
+        return run(x, weight, bias, "gelu", [], _ONEDNN_GELU[gelu])
+    return run(x, weight, bias, "none", [], "")
+
+
+def _onednn_runs(x: torch.Tensor) -> bool:
+    """Tell whether torch's fused CPU kernels take ``x``: they know no gradients, and compilers fuse by themselves."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )

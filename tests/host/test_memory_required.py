@@ -1,0 +1,107 @@
+"""What the native model tells ComfyUI of its memory, so that it batches and offloads rightly."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from graphs import Graph
+
+import easyanimate_core.transformer.memory as memory
+from devtools.live_memory import LiveMemory
+from easyanimate_core.vae import SliceVAE, SliceVAEConfig
+
+GB = 1e9
+VAE_MANIFEST = Path(__file__).parent.parent / "golden" / "misc" / "vae_manifest.json"
+
+
+@pytest.fixture
+def model(bench):
+    graph = Graph()
+    return bench.value(graph, graph.load()).model
+
+
+@pytest.fixture
+def card(bench, monkeypatch):
+    """Let the host see a GPU with so many bytes and 0.5 GB kept for others."""
+
+    import comfy.model_management
+
+    def insert(size):
+        monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("cuda"))
+        monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda device=None: size)
+        monkeypatch.setattr(comfy.model_management, "extra_reserved_memory", lambda: 0.5 * GB)
+
+    return insert
+
+
+def _streams(model, shape):
+    rows, _, frames, height, width = shape
+    value = 4 if (model.manual_cast_dtype or model.get_dtype()) == torch.float32 else 2
+    return rows * frames * height * width // 4 * model.transformer_config.dim * value
+
+
+SHAPE = (2, 4, 36, 480, 840)
+
+
+def test_a_large_card_is_asked_for_everything(model, card):
+    card(1000 * GB)
+    streams = memory.SKIPS + memory.WHOLE_STREAMS
+    assert model.memory_required(SHAPE) == streams * _streams(model, SHAPE)
+
+
+def test_a_small_card_is_asked_for_the_work_in_chunks(model, card):
+    everything = (memory.SKIPS + memory.WHOLE_STREAMS) * _streams(model, SHAPE)
+    card(0.9 * everything)
+    assert model.memory_required(SHAPE) < 0.8 * everything
+
+
+def test_skips_are_parked_for_a_single_row_alone(model, card):
+    one = (1, *SHAPE[1:])
+    card(memory.SKIPS * _streams(model, one))
+    assert model.memory_required(one) < 0.5 * memory.SKIPS * _streams(model, one)
+    assert model.memory_required(SHAPE) > memory.SKIPS * _streams(model, SHAPE)
+
+
+def test_an_image_latent_counts_as_one_frame(model):
+    assert model.memory_required((2, 4, 64, 64)) == model.memory_required((2, 4, 1, 64, 64))
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Conv3d", "GroupNorm", "LayerNorm"])
+def test_weights_of_the_hosts_layers_are_cast_and_patched(bench, kind):
+    from comfy.ops import disable_weight_init, manual_cast
+
+    weights_of = bench.core("layer_weights").weights_of
+    sizes = {"Linear": (4, 4), "Conv3d": (4, 4, 3), "GroupNorm": (2, 4), "LayerNorm": (4,)}[kind]
+    for operations in (disable_weight_init, manual_cast):
+        layer = getattr(operations, kind)(*sizes, dtype=torch.bfloat16)
+        for parameter in layer.parameters():
+            parameter.data.fill_(0.5)
+        layer.weight_function = [lambda weight: weight + 1]
+        weight, bias = weights_of(layer, torch.device("cpu"), torch.float32)
+        assert weight.dtype == bias.dtype == torch.float32
+        assert (weight == 1.5).all() and (bias == 0.5).all()
+
+
+def test_fp8_layers_are_called(bench):
+    from comfy.ops import fp8_ops
+
+    layer = fp8_ops.Linear(4, 4)
+    assert bench.core("layer_weights").weights_of(layer, torch.device("cpu"), torch.float32) is None
+
+
+@pytest.mark.parametrize("sides", [(384, 384), (192, 256), (720, 1280)])
+@pytest.mark.parametrize("stage", ["encode", "decode"])
+def test_the_vae_takes_what_it_says(bench, stage, sides):
+    """One slice of the full-size VAE, in bfloat16; a clip longer than that only adds to main memory."""
+    config = SliceVAEConfig.from_dict(json.loads(VAE_MANIFEST.read_text())["config"])
+    place = {"dtype": torch.bfloat16, "device": "meta"}
+    vae = SliceVAE(config, **place, attention=lambda q, k, v, heads: torch.empty_like(q)).eval()
+    height, width = (min(side, 384) for side in sides)
+    with torch.inference_mode(), LiveMemory() as live:
+        if stage == "encode":
+            vae.encoder(torch.empty(1, 3, 8, height, width, **place))
+        else:
+            vae.decoder(torch.empty(1, 4, 6, height // 8, width // 8, **place), 2, 4, False)
+    said = bench.core("host.vae")._slice_memory(config, *sides, torch.bfloat16)
+    assert live.peak <= said <= 1.4 * live.peak
