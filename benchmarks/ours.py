@@ -117,6 +117,8 @@ def _encode(case: Case, vae: PlacedVAE) -> Callable[[], torch.Tensor]:
     start = inputs.start_frame(case)
 
     def run() -> torch.Tensor:
+        # Every run counts as the first of its size.
+        vae.forget_even_slices()
         mask, video = mask_and_masked_video(case.frames, case.height, case.width, start=start)
         return encode_inpaint(vae, mask, video)
 
@@ -154,4 +156,9 @@ def _pipeline(
         "start": inputs.start_frame(case),
         "clip_embed": inputs.clip_embedding(case, 1, device),
     }
-    return lambda: reference_run.run(transformer, vae, **options).video.float()
+
+    def run() -> torch.Tensor:
+        vae.forget_even_slices()
+        return reference_run.run(transformer, vae, **options).video.float()
+
+    return run

@@ -23,10 +23,11 @@ def weights_of(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> We
     Returns
     -------
     (torch.Tensor, torch.Tensor or None) or None
-        None where the layer has to be called: it has hooks, or nobody knows its class.
+        None where the layer has to be called: it has hooks or another ``forward``, or nobody knows its class.
     """
     function = _functions.get(type(layer))
-    if function is None or layer._forward_hooks or layer._forward_pre_hooks:
+    replaced = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
+    if function is None or replaced:
         return None
     return function(layer, device, dtype)
 

@@ -90,7 +90,7 @@ def test_even_frames_are_encoded_exactly():
 def _fail_above(module, side):
     def hook(_, args):
         if max(args[0].shape[-2:]) > side:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     return module.register_forward_pre_hook(hook)
 
@@ -127,7 +127,7 @@ def test_out_of_memory_goes_on_to_smaller_tiles_and_then_says_so(vae, wide, capl
     assert "tiles of 96 pixels, which differ a little" in caplog.text
     handle = _fail_above(vae.encoder, 10)
     try:
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
             vae.encode(wide)
     finally:
         handle.remove()

@@ -17,4 +17,6 @@ def register_host_layers() -> None:
 
 
 def _weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Weights:
+    # As the layers themselves do, so that a cancel is noticed.
+    comfy.ops.run_every_op()
     return comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype)

@@ -28,6 +28,10 @@ CLIP_RATIO_KEY = "easyanimate_clip_apply_ratio"
 GIVEN_FRAMES_KEY = "easyanimate_given_frames"
 
 
+# Asked for on top of a plan, for latents and conditioning that arrive after the weights were placed.
+SPARE_BYTES = 256 * 1024**2
+
+
 class EasyAnimateV3Config(comfy.supported_models_base.BASE):
     """What ComfyUI asks of a model before and after it is built."""
 
@@ -240,13 +244,13 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
         device = comfy.model_management.get_torch_device()
         plans = self.memory_plans(input_shape)
         if comfy.model_management.is_device_cpu(device):
-            return plans[0].bytes
+            return plans[0].bytes + SPARE_BYTES
         if input_shape[0] > 1:
             plans = [plan for plan in plans if not plan.park_skips]
         room = (
             comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
         )
-        return choose_plan(plans, room - self._weight_bytes).bytes
+        return choose_plan(plans, room - self._weight_bytes - SPARE_BYTES).bytes + SPARE_BYTES
 
     @cached_property
     def _weight_bytes(self) -> int:

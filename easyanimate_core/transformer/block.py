@@ -40,7 +40,7 @@ def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch
 
 def add_gated(x: torch.Tensor, gate: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     """Return ``x + gate * branch``; without gradients in the memory of ``branch``."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or branch.dtype != x.dtype:
         return torch.addcmul(x, gate, branch)
     return torch.addcmul(x, gate, branch, out=branch)
 

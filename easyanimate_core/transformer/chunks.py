@@ -30,7 +30,7 @@ def in_chunks(
     first = tensors[0]
     if size is None or len(first) <= size:
         return function(*tensors)
-    out = torch.empty_like(first) if into is None else into
+    out = torch.empty_like(first, memory_format=torch.contiguous_format) if into is None else into
     for start in range(0, len(first), size):
         out[start : start + size] = function(*(tensor[start : start + size] for tensor in tensors))
     return out

@@ -105,4 +105,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
         """``[..., dim] -> [..., dim]``; with ``plus``, of that shape, added."""
-        return linear(self.net[2], self.net[0](x), plus=plus)
+        # At least four axes: ComfyUI's fp8 product takes two or three, and cuts what is over 448.
+        axes = (1,) * (4 - x.ndim)
+        plus = None if plus is None else plus.view(*axes, *x.shape)
+        return linear(self.net[2], self.net[0](x.view(*axes, *x.shape)), plus=plus).view(x.shape)

@@ -16,7 +16,7 @@ FIRST_RECEIVER = 15
 CHUNK_TOKENS = 8192
 
 # Streams that live at once beside the skips, at the peak: the GEGLU of the motion module when all tokens are worked
-# on together, the keys and values of the global attention in chunks. tests/test_transformer_memory.py counts them.
+# on together, the keys and values of the global attention in chunks. tests/test_memory.py counts them.
 WHOLE_STREAMS = 15
 CHUNKED_STREAMS = 5.5
 # The same of a chunk's tokens.

@@ -201,7 +201,8 @@ class EasyAnimateTransformer3D(nn.Module):
 
         def add(part: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
             # Four axes, since ComfyUI's fp8 product clamps an input of two or three in place.
-            out = linear(self.long_connect_fc[index], skip.to(part.device, non_blocking=True)[None])[0]
+            skip = skip.to(part.device, non_blocking=part.device.type == "cuda")
+            out = linear(self.long_connect_fc[index], skip[None])[0]
             return part + out if torch.is_grad_enabled() else out.add_(part)
 
         # Not into `x`: where a patch leaves blocks out, it may be one of the skips that are still to come.
@@ -211,8 +212,13 @@ class EasyAnimateTransformer3D(nn.Module):
 
 def _park(x: torch.Tensor) -> torch.Tensor:
     """Copy tokens to main memory; on a GPU into pinned memory, so that it need not wait."""
-    parked = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.device.type == "cuda")
-    return parked.copy_(x, non_blocking=True)
+    pinned = x.device.type == "cuda"
+    try:
+        parked = torch.empty(x.shape, dtype=x.dtype, pin_memory=pinned)
+    except RuntimeError:
+        # Systems limit how much of their memory may be pinned.
+        pinned, parked = False, torch.empty(x.shape, dtype=x.dtype)
+    return parked.copy_(x, non_blocking=pinned)
 
 
 def _run_replaced(

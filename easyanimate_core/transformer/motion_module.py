@@ -4,6 +4,7 @@ Inside, tokens are sorted by position and then by frame, so that no attention ha
 are added in float32 whatever the weights' dtype: half precision blurs the position of late frames.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -97,7 +98,7 @@ class MotionTransformerBlock(nn.Module):
     ) -> torch.Tensor:
         """Attend over all tokens of a clip."""
         rows = rows_for(chunk_tokens, x.shape[2])
-        if rows is None or rows >= x.shape[1]:
+        if rows is None:
             clip = x.flatten(1, 2)
             out = attention(normed(x).flatten(1, 2), transformer_options=transformer_options, plus=clip)
             return out.view(x.shape)
@@ -113,7 +114,9 @@ class MotionTransformerBlock(nn.Module):
                 v=v.flatten(0, 1)[None],
                 transformer_options=transformer_options,
             )
-            in_chunks(attend, clip, size=rows, into=clip)
+            out = in_chunks(attend, clip, size=rows, into=clip)
+            if out is not clip:
+                clip.copy_(out)
         return x
 
 
@@ -158,17 +161,22 @@ class MotionTransformer(nn.Module):
         chunk_tokens: int | None = None,
     ) -> torch.Tensor:
         """``[batch, frames, tokens, dim] -> [batch, frames, tokens, dim]``; may overwrite ``x``."""
-        hidden = self._project(self.proj_in, frame_group_norm(self.norm, x), chunk_tokens)
+        hidden = self._project(partial(linear, self.proj_in), frame_group_norm(self.norm, x), chunk_tokens)
         for block in self.transformer_blocks:
             hidden = block(hidden, frame_table, transformer_options, chunk_tokens)
-        moved = self._project(self.proj_out, hidden, chunk_tokens).transpose(1, 2)
+        # Four axes: ComfyUI's fp8 product takes two or three, and cuts what is over 448.
+        moved = self._project(
+            lambda part: linear(self.proj_out, part[None])[0], hidden, chunk_tokens
+        ).transpose(1, 2)
         return x + moved if torch.is_grad_enabled() else x.add_(moved)
 
     @staticmethod
-    def _project(layer: nn.Module, x: torch.Tensor, chunk_tokens: int | None) -> torch.Tensor:
+    def _project(
+        project: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, chunk_tokens: int | None
+    ) -> torch.Tensor:
         """``[batch, tokens, frames, dim] -> [batch, tokens, frames, dim]``; may overwrite ``x``."""
         positions, rows = x.flatten(0, 1), rows_for(chunk_tokens, x.shape[2])
-        return in_chunks(partial(linear, layer), positions, size=rows, into=positions).view(x.shape)
+        return in_chunks(project, positions, size=rows, into=positions).view(x.shape)
 
 
 class HybridMotionModule(nn.Module):

@@ -65,6 +65,10 @@ def frame_group_norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
     weight, bias = (value.view(norm.num_groups, -1) for value in weights)
     scale = rstd[..., None] * weight
     shift = bias - mean[..., None] * scale
+    scale, shift = (value.flatten(2)[:, :, None] for value in (scale, shift))
+    if torch.compiler.is_compiling() or x.device.type not in ("cuda", "meta"):
+        # Compilers refuse a result with strides, and fuse this by themselves.
+        return torch.addcmul(shift, x, scale).to(x.dtype).transpose(1, 2).contiguous()
     out = x.new_empty(batch, tokens, frames, dim)
-    torch.addcmul(shift.flatten(2)[:, :, None], x, scale.flatten(2)[:, :, None], out=out.transpose(1, 2))
+    torch.addcmul(shift, x, scale, out=out.transpose(1, 2))
     return out

@@ -43,8 +43,11 @@ def convolve_doubled(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return conv(F.interpolate(x, scale_factor=(1, 2, 2), mode="nearest"))
     weight, bias = weights
     batch, _, frames, height, width = x.shape
-    out = x.new_empty(batch, weight.shape[0], frames, 2 * height, 2 * width)
-    out = fast_layout(out)
+    out = torch.empty(
+        (batch, weight.shape[0], frames, 2 * height, 2 * width),
+        dtype=x.dtype,
+        memory_format=torch.channels_last_3d,
+    )
     for row in range(2):
         for column in range(2):
             folded = _fold(_fold(weight, 3, row), 4, column)

@@ -69,6 +69,7 @@ class Decoder(nn.Module):
             Pixels ``[B, 3, f, H, W]`` of the slice.
         """
         x = self.mid_block(convolve(self.conv_in, fast_layout(z)))[:, :, start:end]
+        x = fast_layout(x)
         for block in self.up_blocks:
             x = block(x, image)
-        return convolve(self.conv_out, norm_silu(self.conv_norm_out, x))
+        return convolve(self.conv_out, norm_silu(self.conv_norm_out, x, overwrite=True))

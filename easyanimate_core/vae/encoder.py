@@ -57,4 +57,4 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)
-        return convolve(self.conv_out, norm_silu(self.conv_norm_out, x))
+        return convolve(self.conv_out, norm_silu(self.conv_norm_out, x, overwrite=True))

@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[B, C_in, t, h, w]`` to ``[B, C_out, t, h, w]``."""
         hidden = convolve(self.conv1, norm_silu(self.norm1, x))
-        hidden = convolve(self.conv2, norm_silu(self.norm2, hidden))
+        hidden = convolve(self.conv2, norm_silu(self.norm2, hidden, overwrite=True))
         same = isinstance(self.shortcut, nn.Identity)
         return hidden.add_(x if same else convolve(self.shortcut, x))
 

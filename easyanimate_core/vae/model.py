@@ -58,12 +58,21 @@ class SliceVAE(nn.Module):
         self.decoder = Decoder(config, layers)
         self.quant_conv = layers.pointwise(2 * config.latent_channels, 2 * config.latent_channels)
         self.post_quant_conv = layers.pointwise(config.latent_channels, config.latent_channels)
-        self._even_slices = EvenSlices()
+        self.forget_even_slices()
 
     def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
         """Load weights as modules do."""
-        self._even_slices = EvenSlices()
+        self.forget_even_slices()
         return super().load_state_dict(*arguments, **options)
+
+    def train(self, mode: bool = True) -> "SliceVAE":
+        """Set the mode as modules do; weights may have changed since the last time."""
+        self.forget_even_slices()
+        return super().train(mode)
+
+    def forget_even_slices(self) -> None:
+        """Drop what was kept of earlier clips, after weights were changed in place."""
+        self._even_slices = EvenSlices()
 
     def encode(self, pixels: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the posterior mean, ``[B, 4, T, h, w]``; takes what :meth:`encode_moments` takes."""
@@ -324,7 +333,7 @@ def _with_smaller_tiles(run: Callable[[int | None], Any], sizes: list[int | None
     for size, smaller in pairwise(sizes):
         try:
             return run(size)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             logging.warning(
                 "The Slice VAE ran out of GPU memory; it begins again with tiles of %d pixels%s.",
                 smaller,

@@ -15,20 +15,23 @@ def group_norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return _channels_last(norm, x) if _is_channels_last(x) else norm(x)
 
 
-def norm_silu(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return ``silu(norm(x))``; without gradients the activation reuses the norm's memory."""
+def norm_silu(norm: nn.Module, x: torch.Tensor, overwrite: bool = False) -> torch.Tensor:
+    """Return ``silu(norm(x))``; with ``overwrite``, ``x`` is of no more use and its memory may be taken."""
     if _is_channels_last(x):
-        return _channels_last(norm, x, silu=True)
+        return _channels_last(norm, x, silu=True, overwrite=overwrite)
     return F.silu(norm(x), inplace=not torch.is_grad_enabled())
 
 
 def _is_channels_last(x: torch.Tensor) -> bool:
     """Tell whether ``x`` comes from :func:`.convolution.fast_layout` on a CPU."""
     strided = x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
-    return strided and x.device.type == "cpu" and not torch.is_grad_enabled()
+    exact = x.dtype in (torch.float32, torch.float64)
+    return strided and exact and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
-def _channels_last(norm: nn.Module, x: torch.Tensor, silu: bool = False) -> torch.Tensor:
+def _channels_last(
+    norm: nn.Module, x: torch.Tensor, silu: bool = False, overwrite: bool = False
+) -> torch.Tensor:
     """GroupNorm by way of the channels' own means and variances, in parts that stay in the cache.
 
     torch's own kernel for this layout takes the variance as the difference of two large sums, which is off by a
@@ -39,7 +42,7 @@ def _channels_last(norm: nn.Module, x: torch.Tensor, silu: bool = False) -> torc
         out = norm(x.contiguous()).to(memory_format=torch.channels_last_3d)
         return F.silu(out, inplace=True) if silu else out
     weight, bias = (value.view(norm.num_groups, -1) for value in weights)
-    out = torch.empty_like(x)
+    out = x if overwrite else torch.empty_like(x)
     for clip, result in zip(_pixels(x), _pixels(out), strict=True):
         mean, variance = (value.view(norm.num_groups, -1) for value in _moments(clip))
         centre = mean.mean(1, keepdim=True)
@@ -65,12 +68,11 @@ def _cached(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def _moments(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and variance of each channel of ``[pixels, C]``, by differences from one of the pixels."""
-    count = len(pixels)
-    origin = pixels[count // 2]
+    origin = pixels[len(pixels) // 2]
     total, squares = torch.zeros_like(origin), torch.zeros_like(origin)
     for part in _cached(pixels):
         difference = part - origin
         total += difference.sum(0)
         squares += difference.mul_(difference).sum(0)
-    offset = total / count
-    return origin + offset, (squares / count - offset.square()).clamp_(min=0)
+    offset = total / len(pixels)
+    return origin + offset, (squares / len(pixels) - offset.square()).clamp_(min=0)
