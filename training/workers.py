@@ -65,6 +65,8 @@ def _worker(index: int, processes: int, meeting: str, function: Callable[[Any], 
     dist.init_process_group("gloo", init_method=meeting, rank=index, world_size=processes)
     try:
         function(argument)
+        # A worker that leaves while another is still sending can take it down.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
