@@ -5,9 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .layer_weights import weights_of
-
-# The names of oneDNN's variants of GELU, by those of torch.nn.functional.gelu.
-_ONEDNN_GELU = {"none": "none", "tanh": "tanh"}
+from .onednn import onednn_runs
 
 
 def linear(
@@ -37,7 +35,7 @@ def linear(
     torch.Tensor
         ``[..., out_features]``; may be ``plus`` itself.
     """
-    if _onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
+    if onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
         return _onednn_linear(*weights, x, gelu, times, plus)
     out = layer(x)
     if torch.is_grad_enabled():
@@ -67,7 +65,7 @@ def gated_linear(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         ``[..., out_features / 2]``; without gradients and fused kernels a view of the layer's result.
     """
-    if _onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
+    if onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
         weight, bias = weights
         halves = weight.chunk(2), (None, None) if bias is None else bias.chunk(2)
         (value_weight, gate_weight), (value_bias, gate_bias) = halves
@@ -93,17 +91,5 @@ def _onednn_linear(
     if plus is not None:
         return run.binary(x, plus, weight, bias, "add")
     if gelu is not None:
-        return run(x, weight, bias, "gelu", [], _ONEDNN_GELU[gelu])
+        return run(x, weight, bias, "gelu", [], gelu)
     return run(x, weight, bias, "none", [], "")
-
-
-def _onednn_runs(x: torch.Tensor) -> bool:
-    """Tell whether torch's fused CPU kernels take ``x``: they know no gradients, and compilers fuse by themselves."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )

@@ -27,7 +27,6 @@ CLIP_EMBEDS_KEY = "easyanimate_clip_embeds"
 CLIP_RATIO_KEY = "easyanimate_clip_apply_ratio"
 GIVEN_FRAMES_KEY = "easyanimate_given_frames"
 
-
 # Asked for on top of a plan, for latents and conditioning that arrive after the weights were placed.
 SPARE_BYTES = 256 * 1024**2
 

@@ -5,16 +5,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..layer_weights import weights_of
+from ..onednn import onednn_runs
 
 
 def fast_layout(x: torch.Tensor) -> torch.Tensor:
     """Return ``x [B, C, t, h, w]`` in the layout that :func:`convolve` is fastest in; the values stay."""
-    return x.to(memory_format=torch.channels_last_3d) if _onednn_runs(x) else x
+    return x.to(memory_format=torch.channels_last_3d) if onednn_runs(x) else x
 
 
 def convolve(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return ``conv(x)`` for ``x [B, C, t, h, w]``."""
-    if _onednn_runs(x) and (weights := weights_of(conv, x.device, x.dtype)) is not None:
+    if onednn_runs(x) and (weights := weights_of(conv, x.device, x.dtype)) is not None:
         return _onednn(x, *weights, conv.stride, conv.padding)
     return conv(x)
 
@@ -38,7 +39,7 @@ def convolve_doubled(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         Shape ``[B, C_out, t, 2h, 2w]``.
     """
-    weights = weights_of(conv, x.device, x.dtype) if _onednn_runs(x) else None
+    weights = weights_of(conv, x.device, x.dtype) if onednn_runs(x) else None
     if weights is None:
         return conv(F.interpolate(x, scale_factor=(1, 2, 2), mode="nearest"))
     weight, bias = weights
@@ -73,14 +74,3 @@ def _onednn(
 ) -> torch.Tensor:
     # Called by name, since torch itself gives small clips to a kernel of one thread.
     return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
-
-
-def _onednn_runs(x: torch.Tensor) -> bool:
-    """Tell whether oneDNN takes ``x`` here: float32 on a CPU, without gradients."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
-    )

@@ -200,7 +200,7 @@ class SliceVAE(nn.Module):
         ------
         ValueError
             When ``z`` does not have five axes and the right channels.
-        torch.OutOfMemoryError
+        torch.cuda.OutOfMemoryError
             When not even the smallest tiles fit; larger ones are tried first, with a warning for each.
         """
         self._check_latents(z)
