@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from devtools.golden import relative_error, rule_input, rule_state_dict
 from easyanimate_core.vae import SliceVAE, SliceVAEConfig
-from easyanimate_core.vae.convolution import convolve, convolve_doubled, fast_layout
+from easyanimate_core.vae.convolution import convolve, convolve_doubled, double_frames, fast_layout
 from easyanimate_core.vae.norm import group_norm, norm_silu
 
 CONFIG = json.loads((Path(__file__).parent / "golden" / "vae" / "config.json").read_text())
@@ -60,9 +60,20 @@ def test_doubling_is_folded_into_the_convolution(shape):
     assert relative_error(convolve_doubled(conv, fast_layout(x)), expected) < 1e-6
 
 
+@pytest.mark.parametrize("shape", [(2, 12, 4, 5, 7), (1, 12, 1, 3, 4)])
+def test_doubling_the_frames_is_linear_interpolation(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    expected = F.interpolate(x.double(), scale_factor=(2, 1, 1), mode="trilinear", align_corners=False)
+    out = double_frames(fast_layout(x))
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    assert relative_error(out, expected) < 1e-6
+
+
 # The second is a picture of one colour with a brighter border, as black frames are behind the first convolution.
-@pytest.mark.parametrize("kind", ["noise", "nearly even"])
-@pytest.mark.parametrize("shape", [(1, 64, 2, 40, 48), (2, 64, 1, 3, 5)])
+# In the third the first pixel, which counts for where sums begin, is unlike all others.
+@pytest.mark.parametrize("kind", ["noise", "nearly even", "one bright pixel"])
+@pytest.mark.parametrize("shape", [(1, 64, 2, 40, 48), (2, 64, 1, 3, 5), (1, 64, 7, 88, 104)])
 def test_norm_of_both_layouts(kind, shape):
     torch.manual_seed(0)
     norm = nn.GroupNorm(32, 64, eps=1e-6)
@@ -72,6 +83,9 @@ def test_norm_of_both_layouts(kind, shape):
     if kind == "nearly even":
         x = torch.randn(1, 64, 1, 1, 1).expand(shape).clone()
         x[:, :, :, 0] *= 1.02
+    if kind == "one bright pixel":
+        x = torch.randn(1, 64, 1, 1, 1).expand(shape).clone()
+        x[:, :, 0, 0, 0] += 10
     expected = F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), 1e-6)
     for given in (x, fast_layout(x)):
         out = group_norm(norm, given)

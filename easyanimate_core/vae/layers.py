@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..attention import AttentionFunction
-from .convolution import convolve, convolve_doubled
+from .convolution import convolve, convolve_doubled, double_frames
 from .norm import group_norm, norm_silu
 
 NORM_EPS = 1e-6
@@ -149,6 +149,4 @@ class Upsampler(nn.Module):
     def forward(self, x: torch.Tensor, image: bool) -> torch.Tensor:
         """Map ``[B, C, t, h, w]`` to ``[B, C, t or 2t, 2h, 2w]``: nearest in space, convolution, linear in time."""
         x = convolve_doubled(self.conv, x)
-        if self.temporal and not image:
-            x = F.interpolate(x, scale_factor=(2, 1, 1), mode="trilinear", align_corners=False)
-        return x
+        return double_frames(x) if self.temporal and not image else x
