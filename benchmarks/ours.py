@@ -90,10 +90,12 @@ def _adapt(transformer: EasyAnimateTransformer3D, case: Case, device: torch.devi
     dtype = getattr(torch, case.dtype)
     capped = case.cap is not None and device.type == "cuda"
 
+    def free(device: torch.device) -> float:
+        # A sixteenth is left for what kernels take for themselves and for gaps.
+        return case.cap * cases.GIB * 15 / 16 - torch.cuda.memory_allocated(device)
+
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if capped:
-            # A sixteenth is left for what kernels take for themselves and for gaps.
-            free = case.cap * cases.GIB * 15 / 16 - torch.cuda.memory_allocated(device)
             kwargs = {**kwargs, "memory_budget": free}
         return (args[0].to(dtype), *args[1:]), kwargs
 

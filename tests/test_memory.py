@@ -49,7 +49,14 @@ def _peak(transformer, rows, frames, height, width, budget):
     text = torch.empty(rows, 120, 4096, **BF16)
     clip = torch.empty(rows, 768, **BF16)
     with torch.inference_mode(), LiveMemory() as memory:
-        transformer(x, torch.empty(rows, device="meta"), text, [20, 100][:rows], clip, memory_budget=budget)
+        transformer(
+            x,
+            torch.empty(rows, device="meta"),
+            text,
+            [20, 100][:rows],
+            clip,
+            memory_budget=lambda device: budget,
+        )
     return memory.peak
 
 

@@ -113,7 +113,7 @@ class HostTransformer(EasyAnimateTransformer3D):
             clip_embeds,
             active,
             transformer_options,
-            _free_memory(x.device),
+            _free_memory,
         )
         # The learned sigma behind the noise is not used in sampling.
         return out[:, : EasyAnimateV3Latent.latent_channels]

@@ -17,6 +17,9 @@ from .config import TransformerConfig
 from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection, frame_sinusoids
 from .memory import FIRST_RECEIVER, SKIPS, MemoryPlan, choose_plan, memory_plans
 
+# Bytes that activations may take on a device, or None for any number.
+MemoryBudget = Callable[[torch.device], float | None]
+
 
 class EasyAnimateTransformer3D(nn.Module):
     """PixArt-alpha blocks with hybrid motion modules, U-ViT skips and CLIP tokens.
@@ -76,7 +79,7 @@ class EasyAnimateTransformer3D(nn.Module):
         clip_embeds: torch.Tensor | None = None,
         clip_active: Sequence[bool] | None = None,
         transformer_options: dict[str, Any] | None = None,
-        memory_budget: float | None = None,
+        memory_budget: MemoryBudget | None = None,
     ) -> torch.Tensor:
         """Predict the noise of a batch of clips.
 
@@ -98,9 +101,10 @@ class EasyAnimateTransformer3D(nn.Module):
         transformer_options : dict, optional
             ComfyUI's options; ``patches_replace["dit"][("double_block", i)]`` may replace block ``i``. Such a patch
             gets ``img`` (tokens), ``vec`` (modulation) and ``txt`` (a list of ``ContextGroup``), and returns ``img``.
-        memory_budget : float, optional
-            Bytes on the device that activations may take. Where they would take more, the work is cut in chunks, and
-            if need be the U-ViT skips wait in main memory: slower, with the same result. For inference only.
+        memory_budget : callable, optional
+            Takes the device and returns the bytes that activations may take there now, or None for any number. Where
+            they would take more, the work is cut in chunks, and if need be the U-ViT skips wait in main memory:
+            slower, with the same result. For inference only.
 
         Returns
         -------
@@ -113,8 +117,8 @@ class EasyAnimateTransformer3D(nn.Module):
         tokens, grid = self._patchify(x)
         modulation, embedding = self.adaln_single(timestep, x.dtype)
         groups = self._context_groups(context, context_lengths, clip_embeds, clip_active)
-        plans = memory_plans(self.config, tokens.shape[:3].numel(), tokens.element_size())
-        tokens = self._run_blocks(tokens, modulation, groups, options, choose_plan(plans, memory_budget))
+        plan = self._memory_plan(tokens, memory_budget)
+        tokens = self._run_blocks(tokens, modulation, groups, options, plan)
         table = self.scale_shift_table.to(dtype=x.dtype, device=x.device) + embedding[:, None]
         shift, scale = table[:, :, None, None].unbind(1)
         tokens = self.proj_out(modulate(self.norm_out(tokens), shift, scale))
@@ -165,6 +169,12 @@ class EasyAnimateTransformer3D(nn.Module):
             groups.append(ContextGroup(count, tokens))
             start += count
         return groups
+
+    # Called, not compiled: a number of bytes would be a constant of the graph, compiled anew whenever it changes.
+    @torch.compiler.disable
+    def _memory_plan(self, tokens: torch.Tensor, budget: MemoryBudget | None) -> MemoryPlan:
+        plans = memory_plans(self.config, tokens.shape[:3].numel(), tokens.element_size())
+        return choose_plan(plans, None if budget is None else budget(tokens.device))
 
     def _run_blocks(
         self,

@@ -58,6 +58,29 @@ def test_a_block_in_half_precision_compiles_to_one_graph(index):
     assert relative_error(out, plain) < 0.02
 
 
+def test_free_memory_is_no_reason_to_compile_again():
+    """What is free differs from step to step, and with it the memory plan may."""
+    config = TransformerConfig.from_dict(json.loads((GOLDEN / "dit" / "config.json").read_text()))
+    model = EasyAnimateTransformer3D(config)
+    model.load_state_dict(rule_state_dict({name: t.shape for name, t in model.state_dict().items()}))
+    compiled = torch.compile(model.eval(), backend="eager")
+    free = [4e9]
+    inputs = torch.randn(1, config.in_channels, 4, 8, 8), torch.tensor([500.0])
+    text = torch.randn(1, 5, config.caption_channels)
+
+    def budget(device):
+        return free[0]
+
+    def run():
+        with torch.no_grad():
+            return compiled(*inputs, text, memory_budget=budget)
+
+    expected = run()
+    free[0] = 3.9e9
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert torch.equal(run(), expected)
+
+
 def test_the_hosts_compiled_model_samples_the_same(bench):
     """By the function behind TorchCompileModel, with a backend that does not take minutes on a CPU."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
