@@ -157,6 +157,8 @@ def _pipeline(
         "width": case.width,
         "start": inputs.start_frame(case),
         "clip_embed": inputs.clip_embedding(case, 1, device),
+        # As in the release, and in ComfyUI where memory reaches for it.
+        "together": case.cap is None,
     }
 
     def run() -> torch.Tensor:

@@ -84,7 +84,6 @@ class Side:
         SideError
             When it cannot work, such as without the release's packages.
         """
-        # Idle threads of one side must not spin while the other is timed.
         environ = {**os.environ, "PYTHONUTF8": "1", **self._environment}
         # As ComfyUI runs; the tests of this project, which are many tiny operations, set another policy.
         environ.pop("OMP_WAIT_POLICY", None)

@@ -101,6 +101,9 @@ class GuidedEpsilon:
         Model calls of the whole run.
     clip_ratio : float
         Share of the calls that goes without CLIP tokens.
+    together : bool
+        Whether both sides go through the model as one batch, as in the release; their prompts then have to have
+        equally many tokens, padding included.
 
     Attributes
     ----------
@@ -119,7 +122,9 @@ class GuidedEpsilon:
         clip_embed: torch.Tensor | None,
         call_count: int,
         clip_ratio: float = 0.5,
+        together: bool = False,
     ) -> None:
+        self._together = together
         self._transformer = transformer
         self._positive = positive
         self._negative = negative
@@ -137,8 +142,11 @@ class GuidedEpsilon:
         )
         self.clip_used.append(use_clip)
         x = u if self._inpaint is None else torch.cat([u, self._inpaint], dim=1)
-        negative = self._predict(x, timestep, self._negative, None)
-        positive = self._predict(x, timestep, self._positive, self._clip_embed if use_clip else None)
+        if self._together:
+            negative, positive = self._predict_both(x, timestep, use_clip)
+        else:
+            negative = self._predict(x, timestep, self._negative, None)
+            positive = self._predict(x, timestep, self._positive, self._clip_embed if use_clip else None)
         # The release guides all 8 channels; the learned sigma is dropped either way.
         return (negative + self._cfg * (positive - negative))[:, : u.shape[1]]
 
@@ -146,6 +154,19 @@ class GuidedEpsilon:
         self, x: torch.Tensor, timestep: torch.Tensor, prompt: Prompt, clip_embed: torch.Tensor | None
     ) -> torch.Tensor:
         return self._transformer(x, timestep, prompt.states, prompt.lengths, clip_embed)
+
+    def _predict_both(
+        self, x: torch.Tensor, timestep: torch.Tensor, use_clip: bool
+    ) -> tuple[torch.Tensor, ...]:
+        sides = self._negative, self._positive
+        return self._transformer(
+            torch.cat([x, x]),
+            timestep.expand(2),
+            torch.cat([side.states for side in sides]),
+            [length for side in sides for length in side.lengths],
+            self._clip_embed.expand(2, -1) if use_clip else None,
+            [False, use_clip],
+        ).chunk(2)
 
 
 def sample(
@@ -227,6 +248,7 @@ def run(
     clip_embed: torch.Tensor | None = None,
     step_noise: Sequence[torch.Tensor] | None = None,
     clip_ratio: float = 0.5,
+    together: bool = False,
 ) -> RunOutput:
     """Run text- or image-to-video from noise to pixels.
 
@@ -250,6 +272,8 @@ def run(
         Noise of each step, for "Euler A".
     clip_ratio : float
         Share of the model calls that goes without CLIP tokens.
+    together : bool
+        Whether both sides of the guidance go through the transformer as one batch (:class:`GuidedEpsilon`).
     """
     scale = vae.config.scaling_factor
     inpaint = None
@@ -265,6 +289,7 @@ def run(
         clip_embed=clip_embed if start is not None and inpaint is not None else None,
         call_count=model_call_count(sampler, steps),
         clip_ratio=clip_ratio,
+        together=together,
     )
     latents, _ = sample(epsilon, sampler, steps, noise, step_noise)
     video = (vae.decode(latents / scale, smoothing=True) / 2 + 0.5).clamp(0, 1)

@@ -13,10 +13,9 @@ def linear(
     x: torch.Tensor,
     *,
     gelu: str | None = None,
-    times: torch.Tensor | None = None,
     plus: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return ``layer(x)``, then with GELU, or times a tensor, or plus a tensor.
+    """Return ``layer(x)``, then with GELU, or plus a tensor.
 
     Parameters
     ----------
@@ -26,9 +25,8 @@ def linear(
         ``[..., in_features]``.
     gelu : str, optional
         ``"none"`` (exact) or ``"tanh"``, as ``torch.nn.functional.gelu`` calls them.
-    times, plus : torch.Tensor, optional
-        ``[..., out_features]``, contiguous. At most one of the three options may be given. Without gradients
-        ``plus`` may be overwritten.
+    plus : torch.Tensor, optional
+        ``[..., out_features]``, contiguous; not together with ``gelu``. May be overwritten where gradients are off.
 
     Returns
     -------
@@ -36,16 +34,13 @@ def linear(
         ``[..., out_features]``; may be ``plus`` itself.
     """
     if onednn_runs(x) and (weights := weights_of(layer, x.device, x.dtype)) is not None:
-        return _onednn_linear(*weights, x, gelu, times, plus)
+        return _onednn_linear(*weights, x, gelu=gelu, plus=plus)
     out = layer(x)
     if torch.is_grad_enabled():
         out = out if gelu is None else F.gelu(out, approximate=gelu)
-        out = out if times is None else out * times
         return out if plus is None else out + plus
     if gelu is not None:
         torch.ops.aten.gelu_(out, approximate=gelu)
-    if times is not None:
-        out *= times
     # Into the memory of `plus`, which callers go on holding, so that no second tensor of its size stays.
     return out if plus is None else plus.add_(out)
 
@@ -69,8 +64,8 @@ def gated_linear(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         weight, bias = weights
         halves = weight.chunk(2), (None, None) if bias is None else bias.chunk(2)
         (value_weight, gate_weight), (value_bias, gate_bias) = halves
-        gate = _onednn_linear(gate_weight, gate_bias, x, "none", None, None)
-        return _onednn_linear(value_weight, value_bias, x, None, gate, None)
+        gate = _onednn_linear(gate_weight, gate_bias, x, gelu="none")
+        return _onednn_linear(value_weight, value_bias, x, times=gate)
     value, gate = layer(x).chunk(2, dim=-1)
     if torch.is_grad_enabled():
         return value * F.gelu(gate)
@@ -81,9 +76,10 @@ def _onednn_linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     x: torch.Tensor,
-    gelu: str | None,
-    times: torch.Tensor | None,
-    plus: torch.Tensor | None,
+    *,
+    gelu: str | None = None,
+    times: torch.Tensor | None = None,
+    plus: torch.Tensor | None = None,
 ) -> torch.Tensor:
     run = torch.ops.mkldnn._linear_pointwise
     if times is not None:

@@ -144,8 +144,8 @@ def segment_inputs(max_segments: int) -> tuple[list[io.Input], list[io.Input]]:
         io.Boolean.Input(
             "smoothing",
             default=True,
-            tooltip="Hide the borders of the 8-frame slices when decoding, as the release does; off is three times as "
-            "fast.",
+            tooltip="Hide the borders of the 8-frame slices when decoding, as the release does; off takes 0.4 of the "
+            "time.",
         ),
     ]
     optional = [

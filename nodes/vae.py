@@ -66,7 +66,7 @@ class EasyAnimateV3VAEDecode(io.ComfyNode):
                 io.Boolean.Input(
                     "smoothing",
                     default=True,
-                    tooltip="Hide the borders of the 8-frame slices, as the release does; off is three times as fast.",
+                    tooltip="Hide the borders of the 8-frame slices, as the release does; off takes 0.4 of the time.",
                 ),
                 io.Boolean.Input(
                     "tiling",

@@ -23,18 +23,22 @@ def _make(dtype=torch.float32, operations=nn):
     return model.eval().requires_grad_(False)
 
 
-def _run(model, **options):
+def _forward(model, **options):
     dtype = model.dtype
+    return model(
+        rule_input("plan.latent", SHAPE).to(dtype),
+        torch.tensor([500.0, 500.0]),
+        rule_input("plan.text", (2, 9, CONFIG["caption_channels"])).to(dtype),
+        [9, 4],
+        rule_input("plan.clip", (2, 768)).to(dtype),
+        [False, True],
+        **options,
+    ).float()
+
+
+def _run(model, **options):
     with torch.inference_mode():
-        return model(
-            rule_input("plan.latent", SHAPE).to(dtype),
-            torch.tensor([500.0, 500.0]),
-            rule_input("plan.text", (2, 9, CONFIG["caption_channels"])).to(dtype),
-            [9, 4],
-            rule_input("plan.clip", (2, 768)).to(dtype),
-            [False, True],
-            **options,
-        ).float()
+        return _forward(model, **options)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 3e-6), (torch.bfloat16, 0.03)])
@@ -49,6 +53,18 @@ def test_every_plan_gives_the_same_result(monkeypatch, dtype, bound, plan, chunk
     model.transformer_blocks[1].ff.register_forward_hook(lambda *_: calls.append(1))
     assert relative_error(_run(model, memory_budget=lambda device: plans[plan].bytes), whole) < bound
     assert len(calls) > 1
+
+
+def test_gradients_are_never_computed_in_chunks(monkeypatch):
+    """Chunks are written over tensors that the backward pass reads."""
+    monkeypatch.setattr(memory, "CHUNK_TOKENS", CHUNK)
+    model = _make().requires_grad_(True)
+
+    def gradients(**options):
+        return torch.autograd.grad(_forward(model, **options).square().sum(), model.parameters())
+
+    expected, short = gradients(), gradients(memory_budget=lambda device: 0)
+    assert all(map(torch.equal, expected, short))
 
 
 class _Recording(nn.Linear):

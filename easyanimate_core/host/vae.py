@@ -1,6 +1,7 @@
 """The Slice VAE as a native ComfyUI VAE, so that the core encode and decode nodes work on it too."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -108,14 +109,9 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
         self.size = None
         self.process_input = lambda image: image * 2.0 - 1.0
         self.process_output = lambda pixels: torch.clamp(pixels / 2.0 + 0.5, min=0.0, max=1.0)
-        self.memory_used_encode = lambda shape, dtype: (
-            _slice_memory(config, shape[-2], shape[-1], dtype)
-            # The host brings the whole clip to the device before it is encoded.
-            + math.prod(shape) * comfy.model_management.dtype_size(dtype)
-        )
-        self.memory_used_decode = lambda shape, dtype: _slice_memory(
-            config, shape[-2] * config.space_factor, shape[-1] * config.space_factor, dtype
-        )
+        self.config = config
+        # What the decode that is running was told of tiling; the host does not hand it on.
+        self._tiled: bool | None = None
         model = HostSliceVAE(
             config,
             operations=comfy.ops.disable_weight_init,
@@ -132,12 +128,34 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
         )
         self.model_size()
 
+    def memory_used_encode(
+        self, shape: Sequence[int], dtype: torch.dtype, tiled: bool | None = None
+    ) -> float:
+        """Estimate the bytes that encoding pixels ``[batch, 3, frames, height, width]`` takes."""
+        # The host brings the whole clip to the device before it is encoded.
+        clip = math.prod(shape) * comfy.model_management.dtype_size(dtype)
+        return _slice_memory(self.config, shape[-2], shape[-1], dtype, tiled) + clip
+
+    def memory_used_decode(self, shape: Sequence[int], dtype: torch.dtype) -> float:
+        """Estimate the bytes that decoding latents ``[batch, 4, frames, height, width]`` takes."""
+        height, width = (side * self.config.space_factor for side in shape[-2:])
+        return _slice_memory(self.config, height, width, dtype, self._tiled)
+
+    def decode(self, samples_in: torch.Tensor, vae_options: dict[str, Any] | None = None) -> torch.Tensor:
+        """Decode latents ``[batch, 4, frames, height, width]`` to images ``[batch, frames, height, width, 3]``."""
+        options = vae_options or {}
+        self._tiled = options.get("tiled")
+        try:
+            return super().decode(samples_in, vae_options=options)
+        finally:
+            self._tiled = None
+
     def encode_frames(self, frames: torch.Tensor, tiled: bool | None = None) -> torch.Tensor:
         """Encode ``[frames, height, width, 3]`` in [0, 1] with tiling as published (None) or never (False)."""
         if tiled is None:
             return self.encode(frames)
         # The host's encode passes no options on.
-        memory = self.memory_used_encode((1, *frames.movedim(-1, 0).shape), self.vae_dtype)
+        memory = self.memory_used_encode((1, *frames.movedim(-1, 0).shape), self.vae_dtype, tiled)
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
         pixels = self.process_input(frames.movedim(-1, 0)[None])
         place = {"device": self.device, "dtype": self.vae_dtype}
@@ -158,7 +176,10 @@ def _nearest_latent_frames(frames: int) -> int:
     return latent_frames(encodable_frames(frames))
 
 
-def _slice_memory(config: SliceVAEConfig, height: int, width: int, dtype: torch.dtype) -> float:
+def _slice_memory(
+    config: SliceVAEConfig, height: int, width: int, dtype: torch.dtype, tiled: bool | None = None
+) -> float:
     """Estimate the bytes that one slice of one tile needs, whatever the length of the clip."""
-    area = min(height, TILE_PIXELS) * min(width, TILE_PIXELS)
-    return area * LIVE_VALUES * config.ch / FULL_SIZE_CHANNELS * comfy.model_management.dtype_size(dtype)
+    if config.use_tiling if tiled is None else tiled:
+        height, width = min(height, TILE_PIXELS), min(width, TILE_PIXELS)
+    return height * width * LIVE_VALUES * config.ch / FULL_SIZE_CHANNELS * comfy.model_management.dtype_size(dtype)

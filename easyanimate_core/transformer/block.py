@@ -46,7 +46,11 @@ def add_gated(x: torch.Tensor, gate: torch.Tensor, branch: torch.Tensor) -> torc
 
 
 class EasyAnimateTransformerBlock(nn.Module):
-    """Block ``index`` of the transformer; even and odd blocks differ in their motion module alone."""
+    """Block ``index`` of the transformer; even and odd blocks differ in their motion module alone.
+
+    Without gradients, what its layers return is overwritten by what follows: a hook or patch on one of them that keeps
+    a result has to copy it.
+    """
 
     def __init__(
         self,

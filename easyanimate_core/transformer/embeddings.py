@@ -28,7 +28,8 @@ def frame_sinusoids(frames: int, dim: int, device: torch.device | None = None) -
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
-@functools.lru_cache(maxsize=8)
+# Of two sizes, as a run that ends at a higher resolution has; ComfyUI cannot free them (17 MB at 720x1280).
+@functools.lru_cache(maxsize=2)
 @torch.inference_mode(False)
 def grid_sinusoids(height: int, width: int, dim: int, base_grid: float, device: torch.device) -> torch.Tensor:
     """Fixed two-dimensional position table of the patches (PixArt-alpha's, stretched to the grid).

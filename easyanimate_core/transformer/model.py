@@ -104,7 +104,7 @@ class EasyAnimateTransformer3D(nn.Module):
         memory_budget : callable, optional
             Takes the device and returns the bytes that activations may take there now, or None for any number. Where
             they would take more, the work is cut in chunks, and if need be the U-ViT skips wait in main memory:
-            slower, with the same result. For inference only.
+            slower, with the same result. Not asked where gradients are on.
 
         Returns
         -------
@@ -174,7 +174,9 @@ class EasyAnimateTransformer3D(nn.Module):
     @torch.compiler.disable
     def _memory_plan(self, tokens: torch.Tensor, budget: MemoryBudget | None) -> MemoryPlan:
         plans = memory_plans(self.config, tokens.shape[:3].numel(), tokens.element_size())
-        return choose_plan(plans, None if budget is None else budget(tokens.device))
+        # All but the first work in place, on tensors that the backward pass would read.
+        unlimited = budget is None or torch.is_grad_enabled()
+        return choose_plan(plans, None if unlimited else budget(tokens.device))
 
     def _run_blocks(
         self,
@@ -213,7 +215,8 @@ class EasyAnimateTransformer3D(nn.Module):
             # Four axes, since ComfyUI's fp8 product clamps an input of two or three in place.
             skip = skip.to(part.device, non_blocking=part.device.type == "cuda")
             out = linear(self.long_connect_fc[index], skip[None])[0]
-            return part + out if torch.is_grad_enabled() else out.add_(part)
+            # Autocast returns another dtype than the tokens'.
+            return part + out if torch.is_grad_enabled() or out.dtype != part.dtype else out.add_(part)
 
         # Not into `x`: where a patch leaves blocks out, it may be one of the skips that are still to come.
         frames, rows = x.flatten(0, 1), rows_for(plan.chunk_tokens, x.shape[2])

@@ -24,8 +24,9 @@ def affine_layer_norm(norm: nn.Module, x: torch.Tensor, plus: torch.Tensor | Non
     torch.Tensor
         Of the shape and dtype of ``x``.
     """
-    weights = None if torch.is_grad_enabled() else weights_of(norm, x.device, torch.float32)
-    if weights is None or x.dtype == torch.float32:
+    fused = x.dtype != torch.float32 and not torch.is_grad_enabled()
+    weights = weights_of(norm, x.device, torch.float32) if fused else None
+    if weights is None:
         normed = norm(x.float())
         if plus is not None:
             normed = normed + plus if torch.is_grad_enabled() else normed.add_(plus)
@@ -52,8 +53,9 @@ def frame_group_norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
         ``[batch, tokens, frames, dim]``, contiguous, of the dtype of ``x``.
     """
     batch, frames, tokens, dim = x.shape
-    weights = None if torch.is_grad_enabled() else weights_of(norm, x.device, torch.float32)
-    if weights is None or x.device.type == "cpu":
+    fused = x.device.type != "cpu" and not torch.is_grad_enabled()
+    weights = weights_of(norm, x.device, torch.float32) if fused else None
+    if weights is None:
         normed = norm(x.flatten(0, 1).transpose(1, 2).float()).to(x.dtype)
         return normed.view(batch, frames, dim, tokens).permute(0, 3, 1, 2).contiguous()
     # Sums in float32 without a float32 copy of the tokens, which the stock kernel would have to transpose too.

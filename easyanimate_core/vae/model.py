@@ -182,8 +182,8 @@ class SliceVAE(nn.Module):
         tiled : bool, optional
             Whether frames with a side over 384 pixels are cut in tiles; None takes ``config.use_tiling``.
         smoothing : bool
-            The release's decode smoothing, which hides slice borders at three times the cost: the clip, clamped
-            to [-1, 1], is averaged with a second pass through the VAE whose slices are shifted by half a slice.
+            The release's decode smoothing, which hides slice borders at 2.5 times the cost: the clip, clamped to
+            [-1, 1], is averaged with a second pass through the VAE whose slices are shifted by half a slice.
             For inference only: it works in place.
         on_slice : callable, optional
             Called after each step of :meth:`decode_steps`; may raise to cancel.

@@ -92,16 +92,43 @@ def test_fp8_layers_are_called(bench):
 
 @pytest.mark.parametrize("sides", [(384, 384), (192, 256), (720, 1280)])
 @pytest.mark.parametrize("stage", ["encode", "decode"])
-def test_the_vae_takes_what_it_says(bench, stage, sides):
+@pytest.mark.parametrize("tiled", [None, False])
+def test_the_vae_takes_what_it_says(bench, stage, sides, tiled):
     """One slice of the full-size VAE, in bfloat16; a clip longer than that only adds to main memory."""
     config = SliceVAEConfig.from_dict(json.loads(VAE_MANIFEST.read_text())["config"])
     place = {"dtype": torch.bfloat16, "device": "meta"}
     vae = SliceVAE(config, **place, attention=lambda q, k, v, heads: torch.empty_like(q)).eval()
-    height, width = (min(side, 384) for side in sides)
+    height, width = sides if tiled is False else (min(side, 384) for side in sides)
     with torch.inference_mode(), LiveMemory() as live:
         if stage == "encode":
             vae.encoder(torch.empty(1, 3, 8, height, width, **place))
         else:
             vae.decoder(torch.empty(1, 4, 6, height // 8, width // 8, **place), 2, 4, False)
-    said = bench.core("host.vae")._slice_memory(config, *sides, torch.bfloat16)
+    said = bench.core("host.vae")._slice_memory(config, *sides, torch.bfloat16, tiled)
     assert live.peak <= said <= 1.4 * live.peak
+
+
+@pytest.mark.parametrize("tiling", [True, False])
+@pytest.mark.parametrize("stage", ["encode", "decode"])
+def test_without_tiling_the_vae_asks_for_the_whole_picture(bench, monkeypatch, stage, tiling):
+    import comfy.model_management
+
+    graph, asked = Graph(), []
+    loader = graph.load()
+    vae = bench.value(graph, loader[2])
+    monkeypatch.setattr(
+        comfy.model_management,
+        "load_models_gpu",
+        lambda models, memory_required=0, **_: asked.append(memory_required),
+    )
+    if stage == "encode":
+        frames = bench.give(graph, torch.rand(8, 32, 768, 3))
+        node = graph.add("EasyAnimateV3VAEEncode", pixels=frames, vae=loader[2], tiling=tiling)
+    else:
+        latent = bench.give_latent(graph, torch.randn(1, 4, 2, 4, 96))
+        options = {"smoothing": False, "tiling": tiling}
+        node = graph.add("EasyAnimateV3VAEDecode", samples=latent, vae=loader[2], **options)
+    bench.value(graph, node)
+    whole = bench.core("host.vae")._slice_memory(vae.config, 32, 768, vae.vae_dtype, False)
+    clip = 8 * 32 * 768 * 3 * 4 if stage == "encode" else 0
+    assert asked == [(whole / 2 if tiling else whole) + clip]
