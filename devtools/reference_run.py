@@ -100,7 +100,7 @@ class GuidedEpsilon:
     call_count : int
         Model calls of the whole run.
     clip_ratio : float
-        Share of the calls that goes without CLIP tokens.
+        Share of the calls, at the end, that use CLIP tokens.
     together : bool
         Whether both sides go through the model as one batch, as in the release; their prompts then have to have
         equally many tokens, padding included.
@@ -271,7 +271,7 @@ def run(
     step_noise : sequence of torch.Tensor, optional
         Noise of each step, for "Euler A".
     clip_ratio : float
-        Share of the model calls that goes without CLIP tokens.
+        Share of the model calls, at the end, that use CLIP tokens.
     together : bool
         Whether both sides of the guidance go through the transformer as one batch (:class:`GuidedEpsilon`).
     """

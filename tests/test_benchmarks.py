@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import dev
-from benchmarks import cases, report
+from benchmarks import cases, inputs, ours, report
 from benchmarks.__main__ import main
 from benchmarks.flops import CallCounter, counted_flops
 from benchmarks.memory import MemoryMeter
@@ -19,6 +19,8 @@ from benchmarks.results import Measurement, Row
 from benchmarks.runner import Bench, alternate
 from benchmarks.side import OURS, REFERENCE, Command, Side, SideError
 from devtools import environment
+from devtools.golden import relative_error
+from devtools.reference_run import GuidedEpsilon, Prompt
 
 KEYS = {
     "date",
@@ -254,6 +256,31 @@ def test_equal_slices_count_once_and_smoothing_counts_its_second_pass():
         replace(decode, frames=8)
     )
     assert counted_flops(replace(decode, smoothing=True)) - counted_flops(decode) == inner
+
+
+@pytest.mark.parametrize("image", [True, False], ids=["clip", "no clip"])
+def test_both_sides_of_the_guidance_in_one_batch_are_the_same(image):
+    case = cases.find(["tiny-step"])[0]
+    transformer = ours.make_transformer(case, "cpu")
+    text = inputs.text(case, transformer.config.caption_channels, torch.device("cpu"))
+    negative, positive = (
+        Prompt(text.states[row : row + 1], [length]) for row, length in enumerate(text.lengths)
+    )
+    latent = inputs.normal(case, "latent", case.latent_shape(), torch.device("cpu"))
+    options = {
+        "inpaint": inputs.normal(case, "inpaint", case.latent_shape(channels=8), torch.device("cpu")),
+        "cfg": cases.CFG,
+        "clip_embed": inputs.clip_embedding(case, 1, torch.device("cpu")) if image else None,
+        "call_count": 1,
+        "clip_ratio": 1.0,
+    }
+    together, apart = (
+        GuidedEpsilon(transformer, positive, negative, together=together, **options)(
+            latent, torch.tensor([500.0])
+        )
+        for together in (True, False)
+    )
+    assert relative_error(together, apart) < 1e-5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
