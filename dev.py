@@ -12,6 +12,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said plainly to whoever starts i
     sys.exit("dev.py needs Python 3.10 or newer; this is " + sys.version.split()[0] + ".")
 
 import argparse
+import os
 import subprocess
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
                 "dev.py: `python -m ruff format . && python -m ruff check --fix .` repairs most of the above."
             )
             return 1
-    return run(python, "-m", "pytest", *pytest_arguments)
+    # What is named is done sooner in one process, which a debugger can enter too.
+    named = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
+    workers = [] if named else ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
+    return run(python, "-m", "pytest", *workers, *pytest_arguments)
 
 
 def benchmark(
