@@ -75,9 +75,10 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
                 "dev.py: `python -m ruff format . && python -m ruff check --fix .` repairs most of the above."
             )
             return 1
-    # What is named is done sooner in one process, which a debugger can enter too.
-    named = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
-    workers = [] if named else ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
+    # A few files are done sooner in one process, which a debugger can enter too.
+    one_process = ("tests", "./tests", "/", "-n", "--pdb", "--trace")
+    whole = not any(argument.startswith(one_process) for argument in pytest_arguments)
+    workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"] if whole else []
     return run(python, "-m", "pytest", *workers, *pytest_arguments)
 
 

@@ -120,6 +120,11 @@ class Worker:
 
 
 def _device(kind: str) -> torch.device:
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"--device cuda needs a GPU, but torch {torch.__version__} of {sys.executable} sees none: "
+            "look at the driver, or install a torch that was built for it."
+        )
     # Some of torch's memory functions need the number of a GPU.
     return torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
 

@@ -40,7 +40,7 @@ _NEEDED_IMPORTS = (
     "torch, torchvision, torchaudio, torchsde, transformers, tokenizers, sentencepiece, safetensors, aiohttp, yarl, "
     "yaml, PIL, scipy, tqdm, psutil, alembic, sqlalchemy, av, pydantic, pydantic_settings, einops, spandrel, kornia, "
     "comfyui_frontend_package, comfyui_workflow_templates, comfyui_embedded_docs, imageio_ffmpeg, numpy, pytest, "
-    "pytest_timeout, playwright, websocket"
+    "pytest_timeout, xdist, playwright, websocket"
 )
 _REFERENCE_LIST = REQUIREMENTS / "requirements-reference.txt"
 _REFERENCE_IMPORTS = (

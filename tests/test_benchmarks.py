@@ -128,6 +128,13 @@ def test_missing_packages_are_told_in_one_sentence(checkout, capsys):
     assert "has diffusers 0.35.0: the release needs diffusers 0.30.x" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu_is_told_in_one_sentence(capsys):
+    assert main(["--device", "cuda", "--only", "step-384x672x144"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "needs a GPU, but torch" in line and "sees none" in line
+
+
 def test_unknown_names_and_too_few_repeats_are_refused(capsys):
     for arguments in (["--only", "nothing"], ["--repeats", "2"], ["--only", "step-384x672x144"]):
         with pytest.raises(SystemExit):

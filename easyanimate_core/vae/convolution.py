@@ -47,6 +47,7 @@ def convolve_doubled(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
     out = torch.empty(
         (batch, weight.shape[0], frames, 2 * height, 2 * width),
         dtype=x.dtype,
+        device=x.device,
         memory_format=torch.channels_last_3d,
     )
     for row in range(2):
@@ -59,11 +60,16 @@ def convolve_doubled(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def double_frames(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x [B, C, t, h, w]`` with twice the frames, by linear interpolation, in the layout of ``x``."""
+    """Return ``x [B, C, t, h, w]`` with twice the frames, by linear interpolation, in the fast layout."""
     if not onednn_runs(x):
         return F.interpolate(x, scale_factor=(2, 1, 1), mode="trilinear", align_corners=False)
     batch, channels, frames, height, width = x.shape
-    out = torch.empty((batch, channels, 2 * frames, height, width), memory_format=torch.channels_last_3d)
+    out = torch.empty(
+        (batch, channels, 2 * frames, height, width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last_3d,
+    )
     # Frames 0.25 before and after each of the old ones; the first and the last have nothing beyond.
     before, after = x[:, :, :-1], x[:, :, 1:]
     torch.lerp(before, after, 0.25, out=out[:, :, 1:-1:2])

@@ -59,7 +59,7 @@ def test_a_block_in_half_precision_compiles_to_one_graph(index):
 
 
 def test_free_memory_is_no_reason_to_compile_again():
-    """What is free differs from step to step, and with it the memory plan may."""
+    """What is free differs from step to step; only another memory plan is another graph."""
     config = TransformerConfig.from_dict(json.loads((GOLDEN / "dit" / "config.json").read_text()))
     model = EasyAnimateTransformer3D(config)
     model.load_state_dict(rule_state_dict({name: t.shape for name, t in model.state_dict().items()}))
