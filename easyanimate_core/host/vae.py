@@ -182,11 +182,5 @@ def _slice_memory(
     """Estimate the bytes that one slice of one tile needs, whatever the length of the clip."""
     if config.use_tiling if tiled is None else tiled:
         height, width = min(height, TILE_PIXELS), min(width, TILE_PIXELS)
-    return (
-        height
-        * width
-        * LIVE_VALUES
-        * config.ch
-        / FULL_SIZE_CHANNELS
-        * comfy.model_management.dtype_size(dtype)
-    )
+    values = height * width * LIVE_VALUES * config.ch / FULL_SIZE_CHANNELS
+    return values * comfy.model_management.dtype_size(dtype)
