@@ -10,7 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,8 +35,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def command_line(base: Path, port: int) -> list[str]:
-    """Return the command that starts the host on the CPU with ``base`` as its base directory."""
+def command_line(base: Path, port: int, options: Sequence[str] = ()) -> list[str]:
+    """Return the command that starts the host on the CPU with ``base`` as its base directory and further options."""
     database = (base / "user" / "comfyui.db").as_posix()
     return [
         sys.executable,
@@ -46,6 +46,7 @@ def command_line(base: Path, port: int) -> list[str]:
         *("--base-directory", str(base)),
         *("--database-url", f"sqlite:///{database}"),
         *("--disable-auto-launch", "--disable-api-nodes"),
+        *options,
     ]
 
 
@@ -65,10 +66,13 @@ class HostServer:
         File that the server's output goes to; it is kept.
     port : int, optional
         TCP port on the loopback address; a free one by default.
+    options : sequence of str, optional
+        Further options of the host's command line.
     """
 
-    def __init__(self, base: Path, log: Path, port: int | None = None) -> None:
+    def __init__(self, base: Path, log: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
         self.base = Path(base)
+        self.options = tuple(options)
         self.log = Path(log)
         self.port = port or free_port()
         self.url = f"http://{ADDRESS}:{self.port}"
@@ -95,7 +99,7 @@ class HostServer:
         """
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                command_line(self.base, self.port),
+                command_line(self.base, self.port, self.options),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from .detect import (
     strip_prefix,
     trained_resolution,
 )
+from .embedded import CONFIG_NAME, config_tensor, take_config
 from .errors import CheckpointError
 from .folder import (
     COMPONENTS,
@@ -20,9 +21,11 @@ from .weights import find_weights, read_json_object, read_state_dict
 
 __all__ = [
     "COMPONENTS",
+    "CONFIG_NAME",
     "CheckpointError",
     "OfficialFolder",
     "checkpoint_kind",
+    "config_tensor",
     "describe_kind",
     "drop_persistent_tables",
     "find_checkpoint_folder",
@@ -33,5 +36,6 @@ __all__ = [
     "read_state_dict",
     "require_kind",
     "strip_prefix",
+    "take_config",
     "trained_resolution",
 ]

@@ -119,8 +119,8 @@ def trained_resolution(name: str | Path, config: Mapping[str, Any] | None = None
         Name of the file or of the folder, such as ``EasyAnimateV3-XL-2-InP-768x768`` or
         ``easyanimate_v3_960.safetensors``; the last part counts first, then the folders above it.
     config : Mapping, optional
-        The transformer's config; all official ones say ``sample_size`` 64 whatever they were trained on, so
-        only another value counts.
+        The transformer's config: ``trained_resolution`` where this pack wrote it; all official ones say
+        ``sample_size`` 64 whatever they were trained on, so only another value counts.
 
     Returns
     -------
@@ -131,15 +131,15 @@ def trained_resolution(name: str | Path, config: Mapping[str, Any] | None = None
         found = {int(number) for number in re.findall(r"(?<!\d)(?:512|768|960)(?!\d)", part)}
         if len(found) == 1:
             return found.pop()
-    sample_size = (config or {}).get("sample_size")
-    if (
-        isinstance(sample_size, int)
-        and not isinstance(sample_size, bool)
-        and sample_size > 0
-        and sample_size != 64
-    ):
-        return sample_size * 8
-    return None
+    config = config or {}
+    if _is_size(config.get("trained_resolution")):
+        return config["trained_resolution"]
+    sample_size = config.get("sample_size")
+    return sample_size * 8 if _is_size(sample_size) and sample_size != 64 else None
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _rank(shapes: Shapes, name: str) -> int:

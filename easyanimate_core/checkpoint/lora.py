@@ -13,6 +13,8 @@ import torch
 TRANSFORMER_PART = "lora_unet"
 TEXT_PART = "lora_te"
 _HOST_TRANSFORMER_PREFIX = "diffusion_model."
+# What diffusers and PEFT put before a module's dotted name; ComfyUI maps these for its own models only.
+_TRAINER_PREFIXES = ("transformer.", "base_model.model.", "unet.base_model.model.")
 _HOST_TEXT_PREFIX = "text_encoders.t5xxl.transformer."
 # What T5's modules start with, which tells its LoRA from that of a CLIP text encoder.
 _T5_MODULES = f"{TEXT_PART}_encoder_block_"
@@ -44,6 +46,15 @@ class LoraModule:
 def is_release_lora(keys: Iterable[str]) -> bool:
     """Return whether a file's tensor names are those of the release's LoRAs, which ComfyUI does not match."""
     return any(key.startswith((f"{TRANSFORMER_PART}__", _T5_MODULES)) for key in keys)
+
+
+def with_host_prefix(lora: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the LoRA with ComfyUI's prefix ``diffusion_model.`` in place of diffusers' or PEFT's."""
+    renamed = {}
+    for name, tensor in lora.items():
+        prefix = next((prefix for prefix in _TRAINER_PREFIXES if name.startswith(prefix)), None)
+        renamed[name if prefix is None else _HOST_TRANSFORMER_PREFIX + name.removeprefix(prefix)] = tensor
+    return renamed
 
 
 def read_modules(lora: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:

@@ -21,6 +21,7 @@ from ..checkpoint import (
     read_state_dict,
     require_kind,
     strip_prefix,
+    take_config,
     trained_resolution,
 )
 from ..transformer import TransformerConfig
@@ -107,15 +108,17 @@ def load_folder(name: str, weight_dtype: str = "default") -> LoadedFolder:
 def load_transformer_file(path: str, weight_dtype: str = "default") -> comfy.model_patcher.ModelPatcher:
     """Load the transformer from a single file of the ``diffusion_models`` folders.
 
-    The configuration comes from a ``config`` entry of the file's metadata, else from the tensors' shapes.
+    The configuration comes from what the host's ModelSave wrote of it, from a ``config`` entry of the file's
+    metadata, or from the tensors' shapes.
 
     Raises
     ------
     CheckpointError
         If the file is missing, damaged or another model's.
     """
-    weights = _weights("transformer", read_state_dict(path), path)
-    stored = _stored_config(path)
+    tensors = strip_prefix(read_state_dict(path))
+    stored = take_config(tensors) or _stored_config(path)
+    weights = _weights("transformer", tensors, path)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     config = TransformerConfig.from_dict(stored) if stored else TransformerConfig.from_shapes(shapes)
     dtype, fp8_matmul = WEIGHT_DTYPES[weight_dtype]

@@ -12,6 +12,7 @@ import torch
 from ..transformer import TransformerConfig
 from .layers import register_host_layers
 from .model import EasyAnimateV3Config, EasyAnimateV3Model
+from .patches import patch_every_parameter
 
 register_host_layers()
 
@@ -56,12 +57,14 @@ def build_model(
     compute_dtype = comfy.model_management.unet_manual_cast(weight_dtype, load_device, supported)
     model_config.set_inference_dtype(weight_dtype, compute_dtype)
     model_config.optimizations["fp8"] = fp8_matmul
+    model_config.trained_resolution = trained_resolution
 
     model = model_config.get_model(state_dict, device="meta")
     assign_weights(model.diffusion_model, state_dict)
     model.device = offload_device
-    model.trained_resolution = trained_resolution
-    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patch_every_parameter(patcher)
+    return patcher
 
 
 def assign_weights(module: torch.nn.Module, state_dict: dict[str, torch.Tensor]) -> None:

@@ -9,7 +9,7 @@ import folder_paths
 import torch
 
 from ..checkpoint import CheckpointError, read_state_dict
-from ..checkpoint.lora import TEXT_PART, check_shapes, is_release_lora, to_native_names
+from ..checkpoint.lora import TEXT_PART, check_shapes, is_release_lora, to_native_names, with_host_prefix
 from .model import EasyAnimateV3Model
 from .text_encoder import T5_NAME
 
@@ -75,7 +75,10 @@ def apply_lora(
     name = Path(path).name
     in_text = [key.startswith(_TEXT_NAMES) for key in lora]
     has_text, has_model = any(in_text), not all(in_text)
-    native = _native(model, clip if has_text else None, lora, name) if is_release_lora(lora) else lora
+    if is_release_lora(lora):
+        native = _native(model, clip if has_text else None, lora, name)
+    else:
+        native = with_host_prefix(lora)
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, native, strength_model, strength_clip)
     if has_model:
         fits = _patch_count(patched) > _patch_count(model)

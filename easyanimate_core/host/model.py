@@ -13,6 +13,7 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
+from ..checkpoint import CONFIG_NAME, config_tensor
 from ..transformer import EasyAnimateTransformer3D, TransformerConfig
 from ..transformer.memory import MemoryPlan, choose_plan, memory_plans
 from ..vae import SPACE_FACTOR
@@ -31,6 +32,16 @@ GIVEN_FRAMES_KEY = "easyanimate_given_frames"
 SPARE_BYTES = 256 * 1024**2
 
 
+class _UNetConfig(dict):
+    """The host's description of a model; what only a U-Net has is asked for by patches that do not fit here."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(
+            f"this node patches U-Nets (it asks for {key!r}), and EasyAnimateV3 is a transformer without U-Net blocks: "
+            "connect the MODEL past it."
+        )
+
+
 class EasyAnimateV3Config(comfy.supported_models_base.BASE):
     """What ComfyUI asks of a model before and after it is built."""
 
@@ -42,7 +53,16 @@ class EasyAnimateV3Config(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__({"config": config})
+        super().__init__({})
+        self.unet_config = _UNetConfig(self.unet_config, config=config)
+        self.trained_resolution: int | None = None
+
+    def process_unet_state_dict_for_saving(
+        self, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Put the configuration into what ModelSave writes, since shapes tell neither heads nor resolution."""
+        config = {**self.unet_config["config"].to_dict(), "trained_resolution": self.trained_resolution}
+        return super().process_unet_state_dict_for_saving({**state_dict, CONFIG_NAME: config_tensor(config)})
 
     def inpaint_model(self) -> bool:
         """Keep the host from its own inpainting channels: this model's mask is encoded by the VAE."""
@@ -120,19 +140,18 @@ class HostTransformer(EasyAnimateTransformer3D):
 
 
 class EasyAnimateV3Model(comfy.model_base.BaseModel):
-    """Epsilon prediction on the release's schedule, conditioned on text, inpainting latents and CLIP tokens.
-
-    ``trained_resolution`` is the side of the square whose area the checkpoint was trained on (512, 768, 960), or
-    None where its name does not tell.
-    """
-
-    trained_resolution: int | None = None
+    """Epsilon prediction on the release's schedule, conditioned on text, inpainting latents and CLIP tokens."""
 
     def __init__(self, model_config: EasyAnimateV3Config, device: torch.device | str | None = None) -> None:
         super().__init__(
             model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=HostTransformer
         )
         self.model_sampling = EasyAnimateV3ModelSampling(model_config)
+
+    @property
+    def trained_resolution(self) -> int | None:
+        """Side of the square whose area the checkpoint was trained on (512, 768, 960), or None where nothing tells."""
+        return self.model_config.trained_resolution
 
     @property
     def transformer_config(self) -> TransformerConfig:

@@ -1,7 +1,7 @@
 """What the transformer needs to know to be built: read from ``config.json`` or from tensor shapes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 RELEASE_HEAD_DIM = 72
@@ -53,6 +53,10 @@ class MotionModuleConfig:
             temporal_position_encoding=values.get("temporal_position_encoding", True),
             remove_time_embedding_in_photo=values.get("remove_time_embedding_in_photo", False),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` reads."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,25 @@ class TransformerConfig:
             raise ValueError(
                 f"transformer/config.json has no {missing}; take the file of the release."
             ) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``transformer/config.json`` of this configuration, which :meth:`from_dict` reads."""
+        return {
+            "basic_block_type": "global_motionmodule",
+            "num_attention_heads": self.num_attention_heads,
+            "attention_head_dim": self.attention_head_dim,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "num_layers": self.num_layers,
+            "caption_channels": self.caption_channels,
+            "motion_module_kwargs_even": self.motion_even.to_dict(),
+            "motion_module_kwargs_odd": self.motion_odd.to_dict(),
+            "sample_size": self.sample_size,
+            "patch_size": self.patch_size,
+            "attention_bias": self.attention_bias,
+            "norm_eps": self.norm_eps,
+            "enable_uvit": self.enable_uvit,
+        }
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> "TransformerConfig":
