@@ -3,8 +3,8 @@
 import logging
 
 from comfy_api.latest import io
-from server import PromptServer
 
+from ..easyanimate_core.host.internals import PromptServer
 from ..easyanimate_core.host.progress import shown_node_id
 
 

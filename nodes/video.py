@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
 from ..easyanimate_core.host.images import eight_bit, rgb_frames
+from ..easyanimate_core.host.internals import launch_option
 from ..easyanimate_core.video import write_mp4
 
 
@@ -74,7 +74,7 @@ def graph_metadata(hidden: Any) -> dict[str, str]:
 
     ``hidden`` is the node's holder of hidden inputs, ``prompt`` and ``extra_pnginfo`` among them.
     """
-    if args.disable_metadata:
+    if launch_option("disable_metadata"):
         return {}
     entries: dict[str, Any] = dict(hidden.extra_pnginfo or {})
     if hidden.prompt is not None:

@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 
 from ..layer_weights import Weights, register_layer
+from .internals import cast_weights
 
 _KINDS = ("Linear", "Conv3d", "GroupNorm", "LayerNorm")
 
@@ -17,6 +18,4 @@ def register_host_layers() -> None:
 
 
 def _weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Weights:
-    # As the layers themselves do, so that a cancel is noticed.
-    comfy.ops.run_every_op()
-    return comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype)
+    return cast_weights(layer, device, dtype)

@@ -3,16 +3,17 @@
 import logging
 from typing import Any
 
-import comfy.cli_args
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import torch
 
 from ..transformer import TransformerConfig
+from .internals import launch_option, needs_own_memory
 from .layers import register_host_layers
 from .model import EasyAnimateV3Config, EasyAnimateV3Model
 from .patches import patch_every_parameter
+from .preview import play_previews
 
 register_host_layers()
 
@@ -64,6 +65,7 @@ def build_model(
     model.device = offload_device
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
     patch_every_parameter(patcher)
+    play_previews(patcher)
     return patcher
 
 
@@ -80,7 +82,7 @@ def assign_weights(module: torch.nn.Module, state_dict: dict[str, torch.Tensor])
             f"the checkpoint is quantized with scales ({scales[0]}), which this loader does not read: take plain bf16, "
             "fp16 or fp8 weights, and choose fp8 in weight_dtype to save memory."
         )
-    copy = comfy.model_management.MAX_PINNED_MEMORY > 0 or comfy.cli_args.args.disable_mmap
+    copy = needs_own_memory()
     weights = {}
     for name, parameter in module.state_dict().items():
         if name not in state_dict:
@@ -114,9 +116,7 @@ def _weight_dtype(
     chosen = comfy.model_management.unet_dtype(
         device, comfy.utils.calculate_parameters(state_dict), supported, weight_dtype=stored
     )
-    forced = any(
-        getattr(comfy.cli_args.args, f"{name}_unet", False) for name in ("fp64", "fp32", "bf16", "fp16")
-    )
+    forced = any(launch_option(f"{name}_unet") for name in ("fp64", "fp32", "bf16", "fp16"))
     if forced or stored is None or not comfy.model_management.is_device_cpu(device):
         return chosen
     return stored if _size(chosen) > _size(stored) else chosen

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import comfy.cli_args
 import comfy.sd
 import folder_paths
 import torch
 
 from ..checkpoint import CheckpointError, read_state_dict
 from ..checkpoint.lora import TEXT_PART, check_shapes, is_release_lora, to_native_names, with_host_prefix
+from .internals import launch_option
 from .model import EasyAnimateV3Model
 from .text_encoder import T5_NAME
 
@@ -70,7 +70,7 @@ def apply_lora(
         If the LoRA belongs to another model.
     """
     lora = read_state_dict(path)
-    if comfy.cli_args.args.disable_mmap:
+    if launch_option("disable_mmap"):
         lora = {name: tensor.clone() for name, tensor in lora.items()}
     name = Path(path).name
     in_text = [key.startswith(_TEXT_NAMES) for key in lora]

@@ -11,13 +11,13 @@ import comfy.patcher_extension
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 
 from ..checkpoint import CONFIG_NAME, config_tensor
 from ..transformer import EasyAnimateTransformer3D, TransformerConfig
 from ..transformer.memory import MemoryPlan, choose_plan, memory_plans
 from ..vae import SPACE_FACTOR
 from .clip_schedule import DEFAULT_APPLY_RATIO, NO_CLIP, clip_active, pack_ratio, unpack_ratio
+from .internals import optimized_attention
 from .latent_format import EasyAnimateV3Latent
 from .model_sampling import EasyAnimateV3ModelSampling
 from .text_states import TextStates

@@ -8,10 +8,9 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import latent_preview
 import torch
-from comfy_execution.progress import get_progress_state
-from comfy_execution.utils import get_executing_context
+
+from .internals import get_executing_context, get_previewer, get_progress_state, preview_handlers
 
 _PREVIEW_FORMAT = "JPEG"
 # Other packs' loops expand into nodes of ours too, but these are no segments of one video.
@@ -60,7 +59,7 @@ def sampling_callback(
     part, parts : int
         The run's place among runs of equal length whose progress is shown together, from 0.
     """
-    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+    previewer = get_previewer(model.load_device, model.model.latent_format)
     bar = comfy.utils.ProgressBar(steps * parts)
 
     def callback(step: int, x0: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
@@ -108,8 +107,7 @@ def drop_preview() -> float:
     if state is None:
         return time.monotonic()
     # A node that was not known and is running now is a new one to the UI, which drops its pictures then.
-    for handler in registry.handlers.values():
-        if handler.enabled:
-            handler.finish_handler(context.node_id, state, registry.prompt_id)
+    for handler in preview_handlers():
+        handler.finish_handler(context.node_id, state, registry.prompt_id)
     registry.start_progress(context.node_id)
     return time.monotonic() + _DROP_SECONDS

@@ -5,11 +5,10 @@ from typing import Any
 
 import comfy.sd
 import comfy.supported_models_base
-import comfy.text_encoders.t5
 import comfy.utils
 import torch
-from comfy import sd1_clip
-from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+
+from .internals import T5, SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer, SPieceTokenizer
 
 MAX_TOKENS = 120
 T5_NAME = "t5xxl"
@@ -115,7 +114,7 @@ def _host_config(config: dict[str, Any]) -> dict[str, Any]:
 def _model_class(config: dict[str, Any]) -> type[torch.nn.Module]:
     """Return a text-encoder class for these dimensions, as the host's CLIP instantiates it."""
 
-    class T5Encoder(sd1_clip.SDClipModel):
+    class T5Encoder(SDClipModel):
         def __init__(
             self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None
         ) -> None:
@@ -124,11 +123,11 @@ def _model_class(config: dict[str, Any]) -> type[torch.nn.Module]:
                 textmodel_json_config=dict(config),
                 dtype=dtype,
                 special_tokens={"end": END_TOKEN, "pad": 0},
-                model_class=comfy.text_encoders.t5.T5,
+                model_class=T5,
                 model_options=model_options or {},
             )
 
-    class T5TextModel(sd1_clip.SD1ClipModel):
+    class T5TextModel(SD1ClipModel):
         def __init__(
             self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None
         ) -> None:
@@ -152,7 +151,7 @@ def _tokenizer_class(path: Path, config: dict[str, Any]) -> type:
     else:
         source, reader, arguments = path, SPieceTokenizer, {"add_bos": False, "add_eos": True}
 
-    class T5Tokenizer(sd1_clip.SDTokenizer):
+    class T5Tokenizer(SDTokenizer):
         def __init__(
             self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None
         ) -> None:
@@ -171,7 +170,7 @@ def _tokenizer_class(path: Path, config: dict[str, Any]) -> type:
                 tokenizer_args=arguments,
             )
 
-    class EasyAnimateTokenizer(sd1_clip.SD1Tokenizer):
+    class EasyAnimateTokenizer(SD1Tokenizer):
         def __init__(
             self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None
         ) -> None:

@@ -9,11 +9,11 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import torch
-from comfy.ldm.modules.diffusionmodules.model import vae_attention
 
 from ..attention import AttentionFunction
 from ..vae import SliceVAE, SliceVAEConfig, encodable_frames, latent_frames, pixel_frames
 from ..vae.tiling import TILE_PIXELS
+from .internals import vae_attention
 from .loading import assign_weights
 from .progress import slice_callback
 

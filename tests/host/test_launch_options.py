@@ -32,7 +32,7 @@ def expected(bench):
 # transformer round; the VAE, which would overflow, stays in bf16 or fp32.
 @pytest.mark.parametrize(
     ("options", "limit"),
-    [(["--fast"], 1e-5), (["--force-fp16"], 0.05)],
+    [(["--fast"], 3e-4), (["--force-fp16"], 0.05)],
     ids=["fast", "force-fp16"],
 )
 def test_option_gives_the_same_video(options, limit, expected, tmp_path, tiny_checkpoint):
