@@ -17,8 +17,9 @@ class EasyAnimateV3LoraLoader(io.ComfyNode):
             node_id="EasyAnimateV3LoraLoader",
             display_name="EasyAnimateV3 LoRA Loader",
             category="EasyAnimateV3/loaders",
-            description="Applies a LoRA from models/loras. Reads the release's names (lora_unet__...), which the core LoRA "
-            "loaders do not match, and all formats of the core loaders; several can follow each other.",
+            description="Applies a LoRA from models/loras. Reads the release's names (lora_unet__...) and those of diffusers "
+            "and PEFT (transformer., base_model.model.), which the core LoRA loaders do not match, and all formats of the "
+            "core loaders; several can follow each other.",
             inputs=[
                 io.Model.Input("model", tooltip="EasyAnimateV3 transformer."),
                 io.Combo.Input(
