@@ -1,11 +1,13 @@
-"""Make the pictures that ComfyUI's template browser shows: ``python -m devtools.thumbnails``.
+"""Make the pictures that ComfyUI's template browser shows: ``python -m devtools.thumbnails [NAME ...]``.
 
-Runs every workflow as shipped, with nano, and lays its frames out in reading order over the workflow's name.
+Runs every workflow with nano and lays its frames out in reading order over the workflow's name. Those of the released
+checkpoints get nano's values for it, and the prompt of the workflow that they are like.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 from PIL import Image, ImageDraw, ImageFont
@@ -29,7 +31,12 @@ TITLES = {
     "text_to_image": "Text to image",
     "video_to_video": "Video to video",
     "lora": "Text to video with a LoRA",
+    "text_to_video_released": "Text to video, released model",
+    "image_to_video_released": "Image to video, released model",
 }
+RELEASED = "_released"
+# What the workflows of the released checkpoints have other values for.
+NANO_VALUES = {"checkpoint", "width", "height", "length", "base", "steps", "cfg", "fps"}
 
 
 def frames_of(path: Path) -> list[Image.Image]:
@@ -57,25 +64,48 @@ def sheet(frames: list[Image.Image], title: str) -> Image.Image:
     return picture
 
 
+def read(name: str) -> dict[str, Any]:
+    """Return the content of a workflow file."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prompt_of(name: str, object_info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return a workflow as a prompt that nano can run."""
+    prompt = workflows.to_api(read(name), object_info)
+    if not name.endswith(RELEASED):
+        return prompt
+    like = workflows.to_api(read(name.removesuffix(RELEASED)), object_info)
+    values = {
+        key: value
+        for node in like.values()
+        for key, value in node["inputs"].items()
+        if key in NANO_VALUES and not isinstance(value, list)
+    }
+    prompt = workflows.with_checkpoint(prompt, values["checkpoint"], values)
+    texts = [workflows.nodes_of(graph, "EasyAnimateV3TextEncode") for graph in (prompt, like)]
+    for ours, theirs in zip(*texts, strict=True):
+        prompt[ours]["inputs"]["text"] = like[theirs]["inputs"]["text"]
+    return prompt
+
+
 def result_of(server: HostServer, name: str) -> Path:
     """Run a workflow and return its file."""
-    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    prompt = workflows.to_api(workflow, server.object_info())
+    prompt = prompt_of(name, server.object_info())
     with server.submit(prompt, {}) as run:
         entry = run.wait_for_history()
     files = [file for suffix in (".mp4", ".png") for file in workflows.saved_files(entry["outputs"], suffix)]
     return server.base / "output" / files[0]["subfolder"] / files[0]["filename"]
 
 
-def main() -> int:
-    """Make all pictures."""
+def main(names: list[str]) -> int:
+    """Make the pictures of these workflows, or of all."""
     base = base_directory.prepare(DEV / "thumbnails", link_pack=True)
     with HostServer(base, log=base / "server.log") as server:
-        for name, title in TITLES.items():
-            picture = sheet(frames_of(result_of(server, name)), title)
+        for name in names or TITLES:
+            picture = sheet(frames_of(result_of(server, name)), TITLES[name])
             picture.save(FOLDER / f"{name}.jpg", quality=88)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

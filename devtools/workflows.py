@@ -85,6 +85,50 @@ def _widget_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str
     return values
 
 
+# Outputs of EasyAnimateV3Loader by the node that loads the same from a single file.
+_SINGLE_FILE_LOADERS = {
+    "EasyAnimateV3TransformerLoader": 0,
+    "CLIPLoader": 1,
+    "EasyAnimateV3VAELoader": 2,
+    "CLIPVisionLoader": 3,
+}
+
+
+def with_checkpoint(
+    prompt: Mapping[str, Mapping[str, Any]], checkpoint: str, values: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return a prompt that loads a checkpoint folder where it loaded single files.
+
+    Parameters
+    ----------
+    prompt : mapping
+        API-format prompt.
+    checkpoint : str
+        Folder that EasyAnimateV3Loader lists.
+    values : mapping
+        Inputs to set, by name, in all nodes that have them as values.
+    """
+    single = {
+        node_id: _SINGLE_FILE_LOADERS[node["class_type"]]
+        for node_id, node in prompt.items()
+        if node["class_type"] in _SINGLE_FILE_LOADERS
+    }
+    inputs = {"checkpoint": checkpoint, "weight_dtype": "default"}
+    changed = {"checkpoint": {"class_type": "EasyAnimateV3Loader", "inputs": inputs}}
+    for node_id, node in prompt.items():
+        if node_id in single:
+            continue
+        inputs = {
+            name: ["checkpoint", single[value[0]]]
+            if isinstance(value, list) and value[0] in single
+            else value
+            for name, value in node["inputs"].items()
+        }
+        inputs |= {name: value for name, value in values.items() if name in inputs}
+        changed[node_id] = {**node, "inputs": inputs}
+    return changed
+
+
 def nodes_of(prompt: Mapping[str, Any], class_type: str) -> list[str]:
     """Return the ids of a prompt's nodes of one type."""
     return [node_id for node_id, node in prompt.items() if node["class_type"] == class_type]
