@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
-from test_workflows import NAMES, NANO, SIZE, TITLE_HEIGHT, inside, load, overlap
+from test_workflows import (
+    NAMES,
+    NANO,
+    RELEASED_NAMES,
+    SIZE,
+    TITLE_HEIGHT,
+    inside,
+    load,
+    models_of,
+    overlap,
+)
 
 from devtools.base_directory import PACK_NAME
+from devtools.environment import DEV
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge"))),
@@ -34,7 +45,10 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Li
 
 COUNT_EVENTS = """() => {
   window.seen = []
-  const kinds = ['progress', 'executed', 'execution_success', 'execution_error', 'execution_interrupted']
+  const kinds = [
+    'progress', 'b_preview_with_metadata', 'executed',
+    'execution_success', 'execution_error', 'execution_interrupted',
+  ]
   for (const kind of kinds)
     app.api.addEventListener(kind, (event) => window.seen.push([kind, event.detail ?? {}]))
 }"""
@@ -77,6 +91,27 @@ WIDGET = """(name) => app.graph.nodes
   .filter((widget) => widget.name === name)
   .map((widget) => widget.value)"""
 
+MISSING_NODES = """() => app.graph.nodes
+  .map((node) => node.type)
+  .filter((type) => !(type in LiteGraph.registered_node_types))"""
+
+# What a user does who has the released checkpoint as a folder: one loader in place of those of single files.
+TAKE_FOLDER = """(checkpoint) => {
+  const outputs = { EasyAnimateV3TransformerLoader: 0, CLIPLoader: 1, EasyAnimateV3VAELoader: 2, CLIPVisionLoader: 3 }
+  const loader = LiteGraph.createNode('EasyAnimateV3Loader')
+  app.graph.add(loader)
+  for (const node of [...app.graph.nodes]) {
+    if (!(node.type in outputs)) continue
+    if (outputs[node.type] === 0) loader.pos = [...node.pos]
+    for (const id of [...node.outputs[0].links]) {
+      const link = app.graph.links.get(id)
+      loader.connect(outputs[node.type], app.graph.getNodeById(link.target_id), link.target_slot)
+    }
+    app.graph.remove(node)
+  }
+  loader.widgets.find((widget) => widget.name === 'checkpoint').value = checkpoint
+}"""
+
 DROP_FILE = """async ([address, name, type]) => {
   const bytes = await (await fetch(address)).arrayBuffer()
   const transfer = new DataTransfer()
@@ -104,8 +139,8 @@ class UserInterface:
             self._note(f"{message.text} {message.location.get('url', '')}")
 
     def _note(self, text):
-        # The stock UI logs errors of its own on every start, and is kept from asking its registry about our nodes.
-        if "EasyAnimate" in text and "api.comfy.org" not in text:
+        # The stock UI logs errors of its own on every start, and is kept from asking outside about nodes and models.
+        if "EasyAnimate" in text and not any(site in text for site in ("api.comfy.org", "huggingface.co")):
             self.errors.append(text)
 
     def open(self):
@@ -125,6 +160,18 @@ class UserInterface:
             "(types) => app.graph.nodes.map((n) => n.type).sort().join() === types", arg=",".join(wanted)
         )
         self.page.get_by_test_id("template-workflows-content").wait_for(state="detached")
+        assert self.page.evaluate(MISSING_NODES) == []
+
+    def missing_models(self):
+        """Return what the dialog of missing models lists, and close it; nothing where there is none."""
+        # It comes a moment after the graph.
+        self.page.wait_for_timeout(500)
+        entries = self.page.locator(".comfy-missing-models li")
+        labels = [text.split("\n")[0].strip() for text in entries.all_inner_texts()]
+        if labels:
+            self.page.keyboard.press("Escape")
+            entries.first.wait_for(state="detached")
+        return labels
 
     def node_types(self):
         return sorted(self.page.evaluate("() => app.graph.nodes.map((node) => node.type)"))
@@ -167,11 +214,10 @@ class UserInterface:
         assert kind == "execution_success", data
 
     def screenshot(self, name):
-        """Keep a picture where SCREENSHOTS names a folder, for people to look at."""
-        if os.environ.get("SCREENSHOTS"):
-            # The canvas is drawn a few times a second only.
-            self.page.wait_for_timeout(500)
-            self.page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / f"{name}.png")
+        """Keep a picture in .dev/screenshots, or where SCREENSHOTS says, for people to look at."""
+        # The canvas is drawn a few times a second only.
+        self.page.wait_for_timeout(500)
+        self.page.screenshot(path=Path(os.environ.get("SCREENSHOTS", DEV / "screenshots")) / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +235,7 @@ def interface(server):
 @pytest.mark.parametrize("name", NAMES)
 def test_template_opens_runs_and_comes_back_from_its_file(name, interface):
     interface.open_template(name)
-    interface.screenshot(f"{name}_opened")
+    assert interface.missing_models() == []
     types = interface.node_types()
     assert interface.widget("checkpoint") == NANO
     # Everything but the file's name is as shipped.
@@ -214,11 +260,36 @@ def test_template_opens_runs_and_comes_back_from_its_file(name, interface):
     assert interface.errors == []
 
 
+@pytest.mark.parametrize("name", RELEASED_NAMES)
+def test_template_of_a_released_checkpoint_offers_its_files_and_runs(name, interface):
+    interface.open_template(name)
+    expected = [f"{model['directory']} / {model['name']}" for model in models_of(name)]
+    assert sorted(interface.missing_models()) == sorted(expected)
+    assert interface.misplaced_nodes() == []
+    interface.screenshot(f"{name}_opened")
+    # Nano stands in for the gigabytes.
+    interface.page.evaluate(TAKE_FOLDER, NANO)
+    width, height = SIZE
+    interface.set_widgets(
+        filename_prefix=f"browser/{name}", base=width, width=width, height=height, length=16, steps=4, fps=8
+    )
+    interface.run()
+    (file,) = interface.page.evaluate(SAVED_FILES)
+    _, *shown = interface.page.wait_for_function(SHOWN, arg=file).json_value()
+    assert tuple(shown) == SIZE
+    interface.screenshot(name)
+    assert interface.errors == []
+
+
 def test_cancel_stops_the_run_and_the_next_one_works(interface):
     interface.open_template("text_to_video")
     interface.set_widgets(steps=500, seed=7)
     interface.click_run()
     interface.page.wait_for_function(SAMPLING)
+    # The clip plays in the node, faster than the steps come.
+    interface.page.wait_for_timeout(2000)
+    seen = interface.page.evaluate("() => window.seen.map(([kind]) => kind)")
+    assert seen.count("b_preview_with_metadata") > seen.count("progress") + 3
     interface.page.get_by_label("Cancel current run").click()
     kind, data = interface.wait_for_event("success|error|interrupted", timeout=20)
     assert kind == "execution_interrupted"

@@ -9,7 +9,7 @@ import av
 import pytest
 from PIL import Image
 
-from devtools import sample_media, tiny_checkpoint, workflows
+from devtools import sample_media, thumbnails, tiny_checkpoint, workflows
 from devtools.base_directory import END_IMAGE, PACK_NAME, START_IMAGE, START_VIDEO
 from devtools.environment import ROOT
 from training.models import NAME as NANO
@@ -32,6 +32,10 @@ STAGES = {
     "image_to_video_stock": _IMAGE,
 }
 NAMES = tuple(STAGES)
+# For the released checkpoints, whose files ComfyUI offers to download; the others run with what the pack ships.
+RELEASED_NAMES = ("text_to_video_released", "image_to_video_released")
+ALL = (*NAMES, *RELEASED_NAMES)
+STAGES |= {"text_to_video_released": _TEXT, "image_to_video_released": _IMAGE}
 STOCK = tuple(name for name in NAMES if name.endswith("_stock"))
 # Nodes that make several segments, each with a sampler and a decoder of its own.
 LONG = ("extend_video", "long_video")
@@ -80,12 +84,12 @@ def inside(a, b):
 
 
 def test_every_workflow_has_its_thumbnail_and_no_other_file_is_there():
-    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(NAMES)
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(ALL)
     # The template browser asks for a .jpg of the same name.
-    assert sorted(path.stem for path in FOLDER.glob("*.jpg")) == sorted(NAMES)
+    assert sorted(path.stem for path in FOLDER.glob("*.jpg")) == sorted(ALL)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_file_is_in_the_format_that_the_ui_saves(name):
     workflow = load(name)
     assert workflow["version"] == 0.4
@@ -96,7 +100,7 @@ def test_file_is_in_the_format_that_the_ui_saves(name):
     assert workflow["last_link_id"] == max(link[0] for link in workflow["links"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_links_agree_with_both_ends_and_with_the_host(name, object_info):
     workflow = load(name)
     nodes = {node["id"]: node for node in workflow["nodes"]}
@@ -118,11 +122,12 @@ def test_links_agree_with_both_ends_and_with_the_host(name, object_info):
         assert {slot["name"] for slot in node["inputs"]} - {"upload"} <= set(described)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_input_is_given_and_allowed(name, object_info):
     workflow = load(name)
     prompt = workflows.to_api(workflow, object_info)
     stored = {str(node["id"]): node for node in workflow["nodes"]}
+    models = {model["name"] for model in models_of(name)}
     for node_id, node in prompt.items():
         info = object_info[node["class_type"]]
         assert set(info["input"]["required"]) <= set(node["inputs"])
@@ -134,13 +139,76 @@ def test_every_input_is_given_and_allowed(name, object_info):
             if isinstance(value, list):
                 continue
             choices = kind if isinstance(kind, list) else options.get("options")
-            if choices:
+            # Which models there are is each user's own.
+            if choices and value not in models:
                 assert value in choices
             if kind in ("INT", "FLOAT"):
                 assert options["min"] <= value <= options["max"]
                 assert not isinstance(value, bool)
         widgets = len(list(workflows.widget_inputs(info)))
         assert len(stored[node_id].get("widgets_values", [])) == widgets + controls + uploads
+
+
+def models_of(name):
+    """Return all models that ComfyUI looks for when it opens a workflow, and offers to download."""
+    workflow = load(name)
+    listed = [model for node in workflow["nodes"] for model in node.get("properties", {}).get("models", [])]
+    return workflow.get("models", []) + listed
+
+
+# Where the host's loaders look for what the widget names.
+MODEL_FOLDERS = {
+    "EasyAnimateV3TransformerLoader": "diffusion_models",
+    "EasyAnimateV3VAELoader": "vae",
+    "CLIPLoader": "text_encoders",
+    "CLIPVisionLoader": "clip_vision",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_of_nano_are_in_the_pack_and_nothing_is_to_download(name):
+    workflow = load(name)
+    assert workflow["models"] == models_of(name) == []
+    kinds = {
+        node["type"]: node["widgets_values"][0] for node in workflow["nodes"] if "Loader" in node["type"]
+    }
+    assert (ROOT / "checkpoints" / kinds.pop("EasyAnimateV3Loader") / "transformer").is_dir()
+    if name == "lora":
+        assert (ROOT / "assets" / "loras" / kinds.pop("EasyAnimateV3LoraLoader")).is_file()
+    assert kinds == {}
+
+
+@pytest.mark.parametrize("name", RELEASED_NAMES)
+def test_released_models_can_be_downloaded_from_the_list(name):
+    loaders = [node for node in load(name)["nodes"] if node["type"] in MODEL_FOLDERS]
+    assert len(loaders) == (4 if name.startswith("image") else 3)
+    (text,) = note(name)["widgets_values"]
+    for node in loaders:
+        (model,) = node["properties"]["models"]
+        # The host shows a model only where the widget still names it, and downloads from these sites alone.
+        assert model["name"] == node["widgets_values"][0]
+        assert model["name"].endswith(".safetensors") and model["url"].endswith(".safetensors")
+        assert model["directory"] == MODEL_FOLDERS[node["type"]]
+        assert model["url"].startswith("https://huggingface.co/")
+        assert f"| [{model['name']}]({model['url']}) | *models/{model['directory']}* |" in text
+
+
+@pytest.mark.parametrize("name", RELEASED_NAMES)
+def test_values_of_the_released_checkpoint_are_the_releases(name, object_info):
+    values = all_values(name, object_info)
+    expected = {"steps": 25, "cfg": 7, "length": 144, "fps": 24, "sampler_name": "Euler", "denoise": 1}
+    expected |= {"base": 512} if name.startswith("image") else {"width": 672, "height": 384}
+    assert {key: values[key] for key in expected} == expected
+    texts = {
+        node["title"]: node["widgets_values"][0]
+        for node in load(name)["nodes"]
+        if node["type"].endswith("TextEncode")
+    }
+    assert texts["Positive Prompt"].count(".") >= 1
+    assert texts["Negative Prompt"] in note("text_to_video")["widgets_values"][0]
+    (text,) = note(name)["widgets_values"]
+    for word in ("768x768", "960x960", "1248", "模型", "尺寸", "提示词", "显存"):
+        assert word in text
 
 
 def all_values(name, object_info):
@@ -314,7 +382,7 @@ def test_both_frames_have_their_embedding(object_info):
     assert clip["start_image"] != clip["end_image"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_stages_stand_left_to_right_without_overlap(name):
     workflow = load(name)
     groups = {group["title"]: edges(group) for group in workflow["groups"]}
@@ -347,8 +415,8 @@ def test_note_tells_folder_and_sizes_in_english_and_chinese(name):
 
 
 def test_template_browser_is_served_the_files(server):
-    assert sorted(server.get("/api/workflow_templates")[PACK_NAME]) == sorted(NAMES)
-    for name in NAMES:
+    assert sorted(server.get("/api/workflow_templates")[PACK_NAME]) == sorted(ALL)
+    for name in ALL:
         address = f"/api/workflow_templates/{PACK_NAME}/{name}"
         assert server.get(f"{address}.json") == load(name)
         with urllib.request.urlopen(f"{server.url}{address}.jpg", timeout=30) as answer:
@@ -360,9 +428,9 @@ FRAMES = {"extend_video": 40, "long_video": 40}
 
 
 def run(name, server, object_info, changed=()):
-    """Run a workflow and return its prompt, its content and the one file that it saved."""
+    """Run a workflow with nano and return its prompt, its content and the one file that it saved."""
     workflow = load(name)
-    prompt = workflows.to_api(workflow, object_info)
+    prompt = thumbnails.prompt_of(name, object_info)
     for node in prompt.values():
         node["inputs"].update({key: value for key, value in dict(changed).items() if key in node["inputs"]})
     with server.submit(prompt, {"extra_pnginfo": {"workflow": workflow}}) as running:
@@ -372,7 +440,7 @@ def run(name, server, object_info, changed=()):
     return prompt, workflow, io.BytesIO(server.view(file["filename"], file["subfolder"], file["type"]))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "text_to_image"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "text_to_image"])
 def test_server_makes_an_mp4_of_the_shipped_workflow(name, server, object_info):
     prompt, workflow, file = run(name, server, object_info)
     with av.open(file) as video:
