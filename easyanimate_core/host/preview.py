@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
-from PIL import Image
 
 from .internals import get_executing_context, get_previewer, get_progress_state, preview_handlers
 
@@ -66,7 +65,7 @@ class ClipPlayer:
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self.registry = get_progress_state()
-        self._frames: list[Image.Image] = []
+        self._frames: list[Any] = []
         self._started = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._play, name="EasyAnimateV3 preview", daemon=True)
@@ -81,8 +80,8 @@ class ClipPlayer:
         self._ended.set()
         self._thread.join()
 
-    def show(self, frames: list[Image.Image]) -> None:
-        """Play these frames from now on, from the first if the ones before were seen to their end."""
+    def show(self, frames: list[Any]) -> None:
+        """Play these pictures from now on, from the first if the ones before were seen to their end."""
         now = time.monotonic()
         if now - self._started >= len(self._frames) / FRAMES_PER_SECOND:
             self._started = now
@@ -99,7 +98,7 @@ class ClipPlayer:
                 self._send(frame)
                 shown = frame
 
-    def _send(self, frame: Image.Image) -> None:
+    def _send(self, frame: Any) -> None:
         state = self.registry.nodes.get(self.node_id)
         if state is None:
             return
