@@ -106,7 +106,7 @@ def with_checkpoint(
     checkpoint : str
         Folder that EasyAnimateV3Loader lists.
     values : mapping
-        Inputs to set, by name, in all nodes that have them as values.
+        Inputs to set, by name, in all nodes that have them and no link there.
     """
     single = {
         node_id: _SINGLE_FILE_LOADERS[node["class_type"]]
@@ -124,7 +124,9 @@ def with_checkpoint(
             else value
             for name, value in node["inputs"].items()
         }
-        inputs |= {name: value for name, value in values.items() if name in inputs}
+        inputs |= {
+            name: value for name, value in values.items() if not isinstance(inputs.get(name, []), list)
+        }
         changed[node_id] = {**node, "inputs": inputs}
     return changed
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import struct
@@ -10,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from easyanimate_core.checkpoint import (
+    CONFIG_NAME,
     CheckpointError,
     OfficialFolder,
     checkpoint_kind,
+    config_tensor,
     describe_kind,
     drop_persistent_tables,
     find_checkpoint_folder,
@@ -22,8 +25,10 @@ from easyanimate_core.checkpoint import (
     read_state_dict,
     require_kind,
     strip_prefix,
+    take_config,
     trained_resolution,
 )
+from easyanimate_core.transformer import TransformerConfig
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -544,3 +549,36 @@ def test_persistent_tables_are_dropped():
 )
 def test_trained_resolution(name, config, expected):
     assert trained_resolution(name, config) == expected
+
+
+@pytest.mark.parametrize("changed", [{}, {"clip_channels": 1024, "clip_tokens": 4}, {"clip_tokens": 0}])
+def test_configuration_comes_back_from_a_saved_file(changed):
+    config = TransformerConfig.from_dict(json.loads((GOLDEN / "dit" / "config.json").read_text()))
+    config = dataclasses.replace(config, **changed)
+    weights = {
+        CONFIG_NAME: config_tensor({**config.to_dict(), "trained_resolution": 768}),
+        "w": torch.ones(1),
+    }
+    stored = take_config(weights)
+    assert TransformerConfig.from_dict(stored) == config
+    assert list(weights) == ["w"]
+    assert trained_resolution("unnamed.safetensors", stored) == 768
+    assert trained_resolution("of_512.safetensors", stored) == 512
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        torch.tensor([1.0]),
+        torch.zeros(2, 2, dtype=torch.uint8),
+        torch.tensor(list(b"{"), dtype=torch.uint8),
+        torch.tensor(list(b"[1]"), dtype=torch.uint8),
+        torch.tensor([], dtype=torch.uint8),
+        torch.tensor([255, 254], dtype=torch.uint8),
+    ],
+    ids=["float", "two axes", "cut short", "list", "empty", "no text"],
+)
+def test_what_is_no_configuration_counts_as_none(stored):
+    weights = {CONFIG_NAME: stored}
+    assert take_config(weights) is None
+    assert weights == {}

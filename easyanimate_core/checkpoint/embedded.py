@@ -17,7 +17,7 @@ def config_tensor(config: Mapping[str, Any]) -> torch.Tensor:
 def take_config(state_dict: MutableMapping[str, torch.Tensor]) -> dict[str, Any] | None:
     """Take the configuration out of a state dict; None where it has none, or none that can be read."""
     stored = state_dict.pop(CONFIG_NAME, None)
-    if stored is None or stored.dtype != torch.uint8:
+    if stored is None or stored.dtype != torch.uint8 or stored.ndim != 1:
         return None
     try:
         config = json.loads(bytes(stored.tolist()))

@@ -85,7 +85,10 @@ def load_folder(name: str, weight_dtype: str = "default") -> LoadedFolder:
         folder.config(component)
         folder.weights(component)
     resolution = folder.trained_resolution()
-    transformer = _weights("transformer", folder.state_dict("transformer"), folder.component("transformer"))
+    tensors = strip_prefix(folder.state_dict("transformer"))
+    # Of a file that ModelSave wrote; the folder has a config.json of its own.
+    take_config(tensors)
+    transformer = _weights("transformer", tensors, folder.component("transformer"))
     vae = _weights("vae", folder.state_dict("vae"), folder.component("vae"))
     text, image = folder.state_dict("text_encoder"), folder.state_dict("image_encoder")
     require_kind("t5", text, folder.component("text_encoder"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.ops
+import latent_preview
 
 # The attention that the user chose at start; comfy_api has no models, and no native one does without it.
 from comfy.ldm.modules.attention import optimized_attention
@@ -25,9 +26,6 @@ from comfy.text_encoders.t5 import T5
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
-# The preview that the user chose at start, as KSampler makes it; comfy_api only sends pictures that are made.
-from latent_preview import get_previewer
-
 # Text under a running node; comfy_api has no call for it.
 from server import PromptServer
 
@@ -43,12 +41,26 @@ __all__ = [
     "get_executing_context",
     "get_previewer",
     "get_progress_state",
+    "is_host_previewer",
     "launch_option",
     "needs_own_memory",
     "optimized_attention",
     "preview_handlers",
     "vae_attention",
 ]
+
+
+def get_previewer(device: Any, latent_format: Any) -> Any:
+    """Return what makes the preview that the user chose, as KSampler has it; comfy_api only sends pictures that are made.
+
+    It is looked up on every call, since packs put a function of their own in its place.
+    """
+    return latent_preview.get_previewer(device, latent_format)
+
+
+def is_host_previewer(previewer: Any) -> bool:
+    """Return whether a previewer is ComfyUI's own and so makes pictures; another pack's may give anything."""
+    return type(previewer).__module__ == latent_preview.__name__
 
 
 def launch_option(name: str) -> Any:

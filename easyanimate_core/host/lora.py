@@ -77,8 +77,10 @@ def apply_lora(
     has_text, has_model = any(in_text), not all(in_text)
     if is_release_lora(lora):
         native = _native(model, clip if has_text else None, lora, name)
-    else:
+    elif isinstance(getattr(model, "model", None), EasyAnimateV3Model):
         native = with_host_prefix(lora)
+    else:
+        native = lora
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, native, strength_model, strength_clip)
     if has_model:
         fits = _patch_count(patched) > _patch_count(model)

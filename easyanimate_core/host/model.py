@@ -32,11 +32,19 @@ GIVEN_FRAMES_KEY = "easyanimate_given_frames"
 SPARE_BYTES = 256 * 1024**2
 
 
-class _UNetConfig(dict):
-    """The host's description of a model; what only a U-Net has is asked for by patches that do not fit here."""
+class NotAUNetError(KeyError):
+    """A node asked for a dimension that only U-Nets have."""
+
+    def __str__(self) -> str:
+        """Return the sentence as it is, where a KeyError would quote it."""
+        return self.args[0]
+
+
+class _Dimensions(dict):
+    """The host's description of a model: patches for U-Nets look into it and should say that they do not fit."""
 
     def __missing__(self, key: str) -> Any:
-        raise ValueError(
+        raise NotAUNetError(
             f"this node patches U-Nets (it asks for {key!r}), and EasyAnimateV3 is a transformer without U-Net blocks: "
             "connect the MODEL past it."
         )
@@ -54,7 +62,7 @@ class EasyAnimateV3Config(comfy.supported_models_base.BASE):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__({})
-        self.unet_config = _UNetConfig(self.unet_config, config=config)
+        self.unet_config = _Dimensions(self.unet_config, config=config)
         self.trained_resolution: int | None = None
 
     def process_unet_state_dict_for_saving(

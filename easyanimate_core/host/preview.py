@@ -1,5 +1,6 @@
 """Previews that move: while a clip is sampled, its latent frames play in the node, whichever sampler node that is."""
 
+import logging
 import threading
 import time
 from typing import Any
@@ -7,11 +8,17 @@ from typing import Any
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from .internals import get_executing_context, get_previewer, get_progress_state, preview_handlers
+from .internals import (
+    get_executing_context,
+    get_previewer,
+    get_progress_state,
+    is_host_previewer,
+    launch_option,
+    preview_handlers,
+)
 
 # A latent frame stands for 4 frames of a video of 24 a second.
 FRAMES_PER_SECOND = 6
-LARGEST_SIDE = 512
 _KEY = "easyanimate_moving_preview"
 # Place of the callback among the arguments of the host's outer sampling function.
 _CALLBACK = 5
@@ -20,7 +27,8 @@ _CALLBACK = 5
 def play_previews(patcher: Any) -> None:
     """Have every sampler node play the clip that it samples on this MODEL and on copies of it.
 
-    Nothing is shown where previews are off, and a single frame is left to the sampler's own still.
+    Nothing is shown where previews are off. A single frame is left to the sampler's own still, and everything to a pack
+    that makes the previews in ComfyUI's place.
 
     Parameters
     ----------
@@ -36,15 +44,21 @@ def _sample(executor: Any, *arguments: Any, **options: Any) -> Any:
     previewer = get_previewer(patcher.load_device, patcher.model.latent_format)
     context = get_executing_context()
     callback = arguments[_CALLBACK] if len(arguments) > _CALLBACK else options.get("callback")
-    if previewer is None or context is None or callback is None or arguments[0].shape[2] == 1:
+    if not is_host_previewer(previewer) or context is None or callback is None or arguments[0].shape[2] == 1:
         return executor(*arguments, **options)
     with ClipPlayer(context.node_id) as player:
 
         def show(step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
             callback(step, x0, x, total)
-            player.show(
-                [previewer.decode_latent_to_preview(x0[:1, :, frame, None]) for frame in range(x0.shape[2])]
-            )
+            try:
+                frames = [
+                    previewer.decode_latent_to_preview(x0[:1, :, frame, None]) for frame in range(x0.shape[2])
+                ]
+            except Exception as error:
+                # A picture by the way is not worth a clip.
+                logging.warning("The preview does not play: %s", error)
+                frames = []
+            player.show(frames)
 
         if len(arguments) > _CALLBACK:
             arguments = (*arguments[:_CALLBACK], show, *arguments[_CALLBACK + 1 :])
@@ -102,7 +116,7 @@ class ClipPlayer:
         state = self.registry.nodes.get(self.node_id)
         if state is None:
             return
-        image = ("JPEG", frame, LARGEST_SIDE)
+        image = ("JPEG", frame, launch_option("preview_size"))
         # Not through the progress bar, which would raise a cancel here, where no one would see it.
         for handler in preview_handlers():
             handler.update_handler(

@@ -129,8 +129,8 @@ class TransformerConfig:
                 attention_bias=values.get("attention_bias", True),
                 norm_eps=values.get("norm_eps", cls.norm_eps),
                 enable_uvit=values.get("enable_uvit", True),
-                clip_channels=768 if inpaint else 0,
-                clip_tokens=8 if inpaint else 0,
+                clip_channels=values.get("clip_channels", 768 if inpaint else 0),
+                clip_tokens=values.get("clip_tokens", 8 if inpaint else 0),
             )
         except KeyError as missing:
             raise ValueError(
@@ -138,7 +138,10 @@ class TransformerConfig:
             ) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ``transformer/config.json`` of this configuration, which :meth:`from_dict` reads."""
+        """Return the ``transformer/config.json`` of this configuration, which :meth:`from_dict` reads.
+
+        It also says what the release's own leaves to the code: the CLIP projection.
+        """
         return {
             "basic_block_type": "global_motionmodule",
             "num_attention_heads": self.num_attention_heads,
@@ -154,6 +157,8 @@ class TransformerConfig:
             "attention_bias": self.attention_bias,
             "norm_eps": self.norm_eps,
             "enable_uvit": self.enable_uvit,
+            "clip_channels": self.clip_channels,
+            "clip_tokens": self.clip_tokens,
         }
 
     @classmethod

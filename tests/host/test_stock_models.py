@@ -211,6 +211,7 @@ def _train(bench, learning_rate):
     video = 3 * torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     # ComfyUI 0.3.75 trains on a list of latents alone, not on one latent.
     both = bench.give_latent(graph, video.repeat(2, 1, 1, 1, 1))
+    slots = {slot.id for slot in bench.host.node("TrainLoraNode").define_schema().inputs}
     trained = graph.add(
         "TrainLoraNode",
         model=loader,
@@ -229,6 +230,8 @@ def _train(bench, learning_rate):
         algorithm="LoRA",
         gradient_checkpointing=False,
         existing_lora="[None]",
+        # Newer hosts ask for one more.
+        **({"bucket_mode": False} if "bucket_mode" in slots else {}),
     )
     # The node draws timesteps from torch's own generator.
     torch.manual_seed(3)
