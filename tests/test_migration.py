@@ -3,8 +3,10 @@
 import copy
 import io
 import json
+import os
 import subprocess
 import sys
+import time
 from itertools import combinations
 
 import av
@@ -264,6 +266,16 @@ def rectangle(node):
     return x, y - 30, x + width, y + height
 
 
+def overlapping(workflow):
+    """Return pairs of nodes of which one hides a part of the other."""
+    boxes = [(node["id"], *rectangle(node)) for node in workflow["nodes"]]
+    return [
+        (a[0], b[0])
+        for a, b in combinations(boxes, 2)
+        if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
+    ]
+
+
 @pytest.mark.parametrize("options", [{}, {"checkpoint": tiny_checkpoint.NAME, "save_video": True}])
 @pytest.mark.parametrize("name", CASES)
 def test_result_fits_itself_and_the_host(name, options, object_info):
@@ -298,10 +310,7 @@ def test_result_fits_itself_and_the_host(name, options, object_info):
                 assert widget["min"] <= values[key] <= widget["max"]
             elif key in ("sampler_name", "weight_dtype", "type"):
                 assert values[key] in (kind if isinstance(kind, list) else widget["options"])
-    for a, b in combinations(workflow["nodes"], 2):
-        left, right = rectangle(a), rectangle(b)
-        apart = left[2] <= right[0] or right[2] <= left[0] or left[3] <= right[1] or right[3] <= left[1]
-        assert apart, (a["type"], b["type"])
+    assert not overlapping(workflow)
     kept = {node["id"]: node for node in old["nodes"] if node["type"] in ("LoadImage", "LoadVideo")}
     assert all(nodes[number]["pos"] == node["pos"] for number, node in kept.items())
 
@@ -368,6 +377,8 @@ def test_images_are_given_to_the_clip(name, object_info):
     assert (clip["start_image"], clip["width"], clip["height"]) == ([bucket, 0], [bucket, 1], [bucket, 2])
     assert (clip["end_image"], clip["clip_vision_output"]) == (["5", 0], [image, 0])
     assert prompt[bucket]["inputs"] == {"image": ["4", 0], "base": 512}
+    # The release resizes the picture for CLIP, too; the wrapper did not.
+    assert prompt[image]["inputs"]["image"] == ([bucket, 0] if name == "release_i2v" else ["4", 0])
 
 
 def test_a_node_that_saves_is_kept_unless_told_otherwise():
@@ -461,6 +472,128 @@ def test_api_format_gives_the_same_prompt(object_info):
         )
 
     assert content(result) == content(expected)
+
+
+def api(**links):
+    """Return a wrapper's video to video as exported for the API; a link takes the place of a value."""
+    values = {"width": 64, "height": 48, "frames": 16, "steps": 20, "cfg": 5.5, "seed": 7} | {
+        "scheduler": "EulerDiscreteScheduler",
+        "denoise_strength": 0.5,
+        "keep_model_loaded": True,
+    }
+    nodes = {
+        "1": ("DownloadAndLoadEasyAnimateModel", {"model": WRAPPER_MODEL, "precision": "bf16"}),
+        "2": ("EasyAnimateTextEncode", {"clip": ["8", 0], "prompt": PROMPT}),
+        "3": ("EasyAnimateTextEncode", {"clip": ["8", 0], "prompt": NEGATIVE}),
+        "4": ("LoadImage", {"image": "start_image.png"}),
+        "6": (
+            "EasyAnimateSampler",
+            {
+                "easyanimate_pipeline": ["1", 0],
+                "positive": ["2", 0],
+                "negative": ["3", 0],
+                "image_embeds": ["10", 0],
+                "image_start": ["4", 0],
+                **values,
+            },
+        ),
+        "8": ("CLIPLoader", {"clip_name": "t5.safetensors", "type": "sd3"}),
+        "9": ("EasyAnimateDecode", {"easyanimate_pipeline": ["1", 0], "latents": ["6", 0]}),
+        "10": ("EasyAnimateImageEncoder", {"image": ["4", 0], "strength": 1.0}),
+        "20": ("FloatConstant", {"value": 0.5}),
+    }
+    prompt = {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+    for name, number in links.items():
+        prompt[number]["inputs"][name] = ["20", 0]
+    return prompt
+
+
+def inputs_of(prompt, kind):
+    (number,) = workflows.nodes_of(prompt, f"{OURS}{kind}")
+    return prompt[number]["inputs"]
+
+
+def test_links_into_widgets_of_the_api_format():
+    plain, _ = convert(api())
+    assert inputs_of(plain, "Sampler")["steps"] == 10
+    prompt, report = convert(api(denoise_strength="6", strength="10", model="1", clip_name="8"))
+    sampler = inputs_of(prompt, "Sampler")
+    assert (sampler["denoise"], sampler["steps"]) == (["20", 0], 20)
+    # One image encoder: the user's own.
+    assert workflows.nodes_of(prompt, f"{OURS}ImageEncode") == ["10"]
+    assert inputs_of(prompt, "ImageToVideo")["clip_vision_output"] == ["10", 0]
+    without, _ = convert({key: node for key, node in api(denoise_strength="6").items() if key != "10"})
+    assert "clip_vision_output" not in inputs_of(without, "ImageToVideo")
+    assert prompt["8"]["inputs"]["clip_name"] == ["20", 0]
+    assert inputs_of(prompt, "TransformerLoader")["transformer_name"] == ""
+    for word in ("steps are not scaled", "strength from a link", "link into model"):
+        assert any(word in note for note in report.notes), word
+
+
+def test_a_linked_negative_prompt_of_the_first_versions():
+    prompt = api(negative_prompt="2")
+    del prompt["3"], prompt["10"], prompt["8"]
+    old = prompt["6"]["inputs"]
+    for name in ("positive", "negative", "image_embeds", "denoise_strength", "keep_model_loaded"):
+        del old[name]
+    del prompt["2"]["inputs"]["clip"]
+    prompt["2"]["inputs"]["easyanimate_pipeline"] = ["1", 0]
+    old["easyanimate_embeds"] = ["2", 0]
+    prompt, _ = convert(prompt)
+    clip = inputs_of(prompt, "ImageToVideo")
+    assert prompt[clip["positive"][0]]["inputs"]["text"] == PROMPT
+    assert prompt[clip["negative"][0]]["inputs"]["text"] == ["20", 0]
+    assert inputs_of(prompt, "ImageEncode")["image"] == ["4", 0]
+
+
+def test_a_value_under_a_link_counts_for_nothing():
+    """The UI keeps the number that a box had before something was linked to it."""
+    old = wrapper_v2v()
+    old["nodes"].append({"id": 20, "type": "FloatConstant", "outputs": [{"type": "FLOAT", "links": [99]}]})
+    sampler = next(node for node in old["nodes"] if node["id"] == 6)
+    slot = {"name": "denoise_strength", "type": "FLOAT", "link": 99, "widget": {"name": "denoise_strength"}}
+    sampler["inputs"].append(slot)
+    old["links"].append([99, 20, 0, 6, len(sampler["inputs"]) - 1, "FLOAT"])
+    workflow, report = convert(old)
+    assert only(workflow, f"{OURS}Sampler")["steps"] == 10
+    (new,) = [node for node in workflow["nodes"] if node["type"] == f"{OURS}Sampler"]
+    (linked,) = [slot for slot in new["inputs"] if slot["name"] == "denoise"]
+    assert [20, 0, new["id"], new["inputs"].index(linked), "FLOAT"] in [
+        link[1:] for link in workflow["links"]
+    ]
+    assert any("steps are not scaled" in note for note in report.notes)
+
+
+def test_a_linked_switch_for_images_is_told():
+    old = release_t2v()
+    sampler = next(node for node in old["nodes"] if node["id"] == 6)
+    sampler["widgets_values"][3] = True
+    assert only(convert(old)[0], f"{OURS}ImageToVideo")["length"] == 1
+    old["nodes"].append({"id": 20, "type": "BoolConstant", "outputs": [{"type": "BOOLEAN", "links": [99]}]})
+    sampler["inputs"].append({"name": "is_image", "type": "BOOLEAN", "link": 99})
+    old["links"].append([99, 20, 0, 6, len(sampler["inputs"]) - 1, "BOOLEAN"])
+    workflow, report = convert(old)
+    assert only(workflow, f"{OURS}ImageToVideo")["length"] == 16
+    assert any("link into is_image" in note for note in report.notes)
+
+
+def test_a_prompt_wrapped_as_for_the_server():
+    assert convert({"prompt": api(), "client_id": "me"})[0] == convert(api())[0]
+
+
+def test_new_nodes_find_their_place_among_many():
+    old = release_i2v()
+    # Spread over the place of all nodes and beside it, by a rule that leaves no order.
+    places = [(number * 617 % 5003, number * 911 % 4001) for number in range(500)]
+    old["nodes"] += [
+        {"id": 100 + number, "type": "Note", "pos": list(place), "size": [40, 30]}
+        for number, place in enumerate(places)
+    ]
+    start = time.perf_counter()
+    workflow, _ = convert(old)
+    assert time.perf_counter() - start < 2
+    kept = {node["id"] for node in workflow["nodes"] if node["type"] not in LAYOUTS}
+    assert all(set(pair) <= kept for pair in overlapping(workflow))
 
 
 # Small values for the tiny checkpoint, and no fp8, which is slow on CPUs; all else is as converted.
@@ -631,9 +764,28 @@ def test_a_file_that_is_not_there_and_a_folder_that_is_not_there(tmp_path, capsy
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_nothing_but_the_standard_library_is_imported(tmp_path):
+@pytest.mark.parametrize(
+    "command", [["-I", str(ROOT / "convert_workflow.py")], ["-m", "easyanimate_core.migration"]]
+)
+def test_nothing_but_the_standard_library_is_needed(command, tmp_path):
+    """Neither packages (-S) nor, by the script, a Python that looks into its folder (-I, as portable ComfyUI has)."""
     old = tmp_path / "old.json"
     old.write_text(json.dumps(release_i2v()), encoding="utf-8")
-    # -S hides all that is installed.
-    command = [sys.executable, "-S", "-m", "easyanimate_core.migration", str(old)]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    folder = ROOT if "-m" in command else tmp_path
+    result = subprocess.run(
+        [sys.executable, "-S", *command, old.name if folder == tmp_path else str(old)], cwd=folder
+    )
+    assert result.returncode == 0
+    assert (tmp_path / "old_easyanimatev3.json").stat().st_size > 1000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
+def test_written_file_has_normal_rights_and_a_link_stays(tmp_path):
+    old, target, link = (tmp_path / name for name in ("old.json", "target.json", "link.json"))
+    old.write_text(json.dumps(release_t2v()), encoding="utf-8")
+    link.symlink_to(target)
+    assert main([str(old), "-o", str(link)]) == 1
+    assert not target.exists()
+    assert main([str(old), "-o", str(link), "--force"]) == 0
+    assert link.is_symlink()
+    assert target.stat().st_mode == old.stat().st_mode

@@ -1,18 +1,18 @@
-"""``python -m easyanimate_core.migration OLD.json``: convert a workflow file."""
+"""The command: convert a workflow file."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from .convert import convert
-from .errors import MigrationError
-from .files import output_path, read_json, refuse_existing, write_json
+from .files import read_json, write_json
+from .report import MigrationError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert one file and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m easyanimate_core.migration",
+        prog="convert_workflow.py",
         description="Turn a ComfyUI workflow of ComfyUI-EasyAnimateWrapper or of EasyAnimate's own nodes into one that "
         "uses the EasyAnimateV3 nodes.",
     )
@@ -30,16 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="EasyAnimateV3 Save Video in place of VHS_VideoCombine, which is kept otherwise",
     )
     options = parser.parse_args(arguments)
-    target = options.output or output_path(options.old)
+    target = options.output or options.old.with_name(f"{options.old.stem}_easyanimatev3.json")
     for stream in (sys.stdout, sys.stderr):
         # A console that has no sign for a letter must not end the run.
         stream.reconfigure(errors="backslashreplace")
     try:
-        content = read_json(options.old)
-        if not options.force:
-            refuse_existing(target)
-        converted, report = convert(content, options.checkpoint, options.save_video)
-        write_json(target, converted)
+        converted, report = convert(read_json(options.old), options.checkpoint, options.save_video)
+        write_json(target, converted, options.force)
     except MigrationError as error:
         sys.stderr.write(f"{error}\n")
         return 1

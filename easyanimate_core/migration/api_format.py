@@ -5,20 +5,26 @@ from typing import Any
 
 from .graph import Edge, Graph, Node, Output
 from .our_nodes import LAYOUTS
-from .their_nodes import CONTROL
 
 
-def is_api_format(content: Any) -> bool:
-    """Tell whether a file's content looks like a prompt of the API."""
+def prompt_of(content: Any) -> Mapping[str, Any] | None:
+    """Return the prompt in a file's content, bare or wrapped as for ``POST /prompt``; None if there is none."""
+    if not isinstance(content, Mapping):
+        return None
+    if _is_prompt(content.get("prompt")):
+        return content["prompt"]
+    return content if _is_prompt(content) else None
+
+
+def _is_prompt(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(map(_is_node, value.values()))
+
+
+def _is_node(value: Any) -> bool:
     return (
-        isinstance(content, Mapping)
-        and bool(content)
-        and all(
-            isinstance(node, Mapping)
-            and isinstance(node.get("class_type"), str)
-            and isinstance(node.get("inputs"), Mapping)
-            for node in content.values()
-        )
+        isinstance(value, Mapping)
+        and isinstance(value.get("class_type"), str)
+        and isinstance(value.get("inputs"), Mapping)
     )
 
 
@@ -43,24 +49,19 @@ def _is_link(value: Any, nodes: Mapping[str, Node]) -> bool:
 
 def write(graph: Graph) -> dict[str, Any]:
     """Return the graph as a prompt."""
-    prompt = {}
-    for node in graph.nodes:
-        links = {
-            edge.input: [edge.origin.node.id, edge.origin.index]
-            for edge in graph.edges
-            if edge.target is node
-        }
-        if not node.new:
-            prompt[node.id] = {**node.stored, "inputs": {**node.values, **links}}
-            continue
-        widgets = {
-            widget.name: node.values.get(widget.name, widget.default) for widget in LAYOUTS[node.type].widgets
-        }
-        title = node.stored.get("title", node.type)
-        prompt[node.id] = {
-            "inputs": {**widgets, **links},
-            "class_type": node.type,
-            "_meta": {"title": title},
-        }
-        prompt[node.id]["inputs"].pop(CONTROL, None)
+    prompt = {node.id: _written(node) for node in graph.nodes}
+    for edge in graph.edges:
+        prompt[edge.target.id]["inputs"][edge.input] = [edge.origin.node.id, edge.origin.index]
     return prompt
+
+
+def _written(node: Node) -> dict[str, Any]:
+    """Return a node as the file has it, without its links."""
+    if not node.new:
+        return {**node.stored, "inputs": dict(node.values)}
+    widgets = LAYOUTS[node.type].widgets
+    return {
+        "inputs": {widget.name: node.values.get(widget.name, widget.default) for widget in widgets},
+        "class_type": node.type,
+        "_meta": {"title": node.stored.get("title", node.type)},
+    }

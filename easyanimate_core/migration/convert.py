@@ -4,16 +4,14 @@ from typing import Any
 
 from . import api_format, ui_format
 from . import their_nodes as theirs
-from .errors import MigrationError
 from .graph import REROUTE, Edge, Graph, Node
 from .models import Loaders
-from .placing import place
-from .release import ReleaseSamplers
-from .report import Report
+from .release import convert_sampler
+from .report import MigrationError, Report
 from .saving import replace_video_combine, save_unseen
 from .texts import Texts, is_their_box
 from .work import Work
-from .wrapper import WrapperNodes
+from .wrapper import convert_wrapper
 
 
 def convert(
@@ -41,31 +39,31 @@ def convert(
         If it is no workflow, has none of these nodes, or is for another version of EasyAnimate.
     """
     if ui_format.is_ui_format(content):
-        graph, last, groups = ui_format.read(content), content.get("last_node_id"), content.get("groups")
-    elif api_format.is_api_format(content):
-        graph, last, groups = api_format.read(content), None, None
-    else:
+        work = Work(ui_format.read(content), checkpoint, ui_format.last(content, "last_node_id"))
+        return ui_format.write(_converted(work, save_video), content), work.report
+    prompt = api_format.prompt_of(content)
+    if prompt is None:
         raise MigrationError(
             "This is no workflow of ComfyUI, neither as the UI saves it nor as it exports it for the API."
         )
-    work = Work(graph, checkpoint)
-    work.start_ids(last)
+    work = Work(api_format.read(prompt), checkpoint)
+    return api_format.write(_converted(work, save_video)), work.report
+
+
+def _converted(work: Work, save_video: bool) -> Graph:
     _refuse_others(work)
     loaders = Loaders(work)
     texts = Texts(work, loaders)
-    WrapperNodes(work, loaders, texts)
-    ReleaseSamplers(work, loaders, texts)
+    convert_wrapper(work, loaders, texts)
+    for old in work.graph.of_type(theirs.RELEASE_SAMPLERS):
+        convert_sampler(work, loaders, texts, old)
     texts.keep_unused()
     save_unseen(work)
     if save_video:
         replace_video_combine(work)
-    result = _finished(work)
     for old, new in work.made.items():
         work.report.replace(old, new)
-    place([node for node in result.nodes if node in graph.nodes], work.made, groups)
-    if ui_format.is_ui_format(content):
-        return ui_format.write(result, content), work.report
-    return api_format.write(result), work.report
+    return _finished(work)
 
 
 def _refuse_others(work: Work) -> None:
@@ -93,14 +91,13 @@ def _finished(work: Work) -> Graph:
     for edge in [*work.graph.edges, *work.edges]:
         if edge.target in gone:
             continue
-        source = work.graph.source(edge.target, edge.input) if edge.origin.node in gone else edge.origin
-        origin = work.outputs.get((edge.origin.node, edge.origin.index), edge.origin)
+        origin = work.outputs.get(edge.origin[:2], edge.origin)
         if origin.node not in gone:
             edges.append(Edge(origin, edge.target, edge.input, edge.id, edge.slot))
         else:
-            named = source.node if source is not None else edge.origin.node
+            named = work.graph.source(edge.target, edge.input) or edge.origin
             work.report.note(
-                f"{edge.target}: its input {edge.input} had a link from {named} and has none now."
+                f"{edge.target}: its input {edge.input} had a link from {named.node} and has none now."
             )
     return Graph(nodes, edges)
 

@@ -1,14 +1,10 @@
-"""Reading a workflow file, and writing the new one whole or not at all."""
+"""Reading a workflow file and writing the new one."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from .errors import MigrationError
-
-SUFFIX = "_easyanimatev3"
+from .report import MigrationError
 
 
 def read_json(path: Path) -> Any:
@@ -27,47 +23,22 @@ def read_json(path: Path) -> Any:
         raise MigrationError(f"{path} is not JSON, so it is no workflow file.") from error
 
 
-def output_path(source: Path) -> Path:
-    """Return the default name of the converted file."""
-    return source.with_name(f"{source.stem}{SUFFIX}.json")
-
-
-def refuse_existing(path: Path) -> None:
-    """Refuse to write over a file.
+def write_json(path: Path, content: Any, overwrite: bool) -> None:
+    """Write a JSON file, over another one only if told so.
 
     Raises
     ------
     MigrationError
-        If there is one.
-    """
-    if os.path.lexists(path):
-        raise MigrationError(f"{path} exists already; --force writes over it, -o chooses another file.")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file; what stood there before stays until the new one is complete.
-
-    Raises
-    ------
-    MigrationError
-        If it cannot be written.
+        If there is one already, or it cannot be written.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    temporary = None
+    data = text.encode("utf-8", "surrogatepass")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w",
-            encoding="utf-8",
-            errors="surrogatepass",
-            newline="\n",
-            dir=path.parent,
-            suffix=".tmp",
-            delete=False,
-        ) as file:
-            temporary = Path(file.name)
-            file.write(text)
-        temporary.replace(path)
+        with path.open("wb" if overwrite else "xb") as file:
+            file.write(data)
+    except FileExistsError as error:
+        raise MigrationError(
+            f"{path} exists already; --force writes over it, -o chooses another file."
+        ) from error
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise MigrationError(f"{path} cannot be written ({error.strerror}).") from error

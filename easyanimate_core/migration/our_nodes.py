@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+Slots = tuple[tuple[str, str], ...]
+
 
 class Widget(NamedTuple):
     """A widget, with the value that it has where the old workflow gives none."""
@@ -13,13 +15,18 @@ class Widget(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """One node type: slots in the UI's order, and a size that holds all of them."""
+    """One node type: slots (name and type) in the UI's order, and a size that holds all of them."""
 
-    inputs: tuple[tuple[str, str], ...]
+    inputs: Slots
     widgets: tuple[Widget, ...]
-    outputs: tuple[tuple[str, str], ...]
+    outputs: Slots
     size: tuple[int, int]
-    optional: tuple[tuple[str, str], ...] = ()
+    optional: Slots = ()
+
+
+def _slots(text: str) -> Slots:
+    """Return slots that are written as ``name:TYPE``; a type alone is its own name."""
+    return tuple((slot.split(":")[0], slot.split(":")[-1]) for slot in text.split())
 
 
 LOADER, LORA = "EasyAnimateV3Loader", "EasyAnimateV3LoraLoader"
@@ -31,85 +38,68 @@ ENCODE, DECODE, SAVE = "EasyAnimateV3VAEEncode", "EasyAnimateV3VAEDecode", "Easy
 FIRST_FRAMES, SIZE = "ImageFromBatch", "GetImageSize"
 
 _WEIGHT_DTYPE = Widget("weight_dtype", "COMBO", "default")
-_SIDES = (Widget("width", "INT", 672), Widget("height", "INT", 384))
+_CLIP_NAME = Widget("clip_name", "COMBO", "")
 
 LAYOUTS: dict[str, Layout] = {
     LOADER: Layout(
         (),
         (Widget("checkpoint", "COMBO", ""), _WEIGHT_DTYPE),
-        (("MODEL", "MODEL"), ("CLIP", "CLIP"), ("VAE", "VAE"), ("CLIP_VISION", "CLIP_VISION")),
+        _slots("MODEL CLIP VAE CLIP_VISION"),
         (340, 142),
     ),
     TRANSFORMER: Layout(
-        (), (Widget("transformer_name", "COMBO", ""), _WEIGHT_DTYPE), (("MODEL", "MODEL"),), (420, 82)
+        (), (Widget("transformer_name", "COMBO", ""), _WEIGHT_DTYPE), _slots("MODEL"), (420, 82)
     ),
-    VAE: Layout((), (Widget("vae_name", "COMBO", ""),), (("VAE", "VAE"),), (420, 58)),
-    CLIP_VISION: Layout(
-        (), (Widget("clip_name", "COMBO", ""),), (("CLIP_VISION", "CLIP_VISION"),), (340, 58)
-    ),
+    VAE: Layout((), (Widget("vae_name", "COMBO", ""),), _slots("VAE"), (420, 58)),
+    CLIP_VISION: Layout((), (_CLIP_NAME,), _slots("CLIP_VISION"), (340, 58)),
     CLIP: Layout(
         (),
-        (
-            Widget("clip_name", "COMBO", ""),
-            Widget("type", "COMBO", "pixart"),
-            Widget("device", "COMBO", "default", optional=True),
-        ),
-        (("CLIP", "CLIP"),),
+        (_CLIP_NAME, Widget("type", "COMBO", "pixart"), Widget("device", "COMBO", "default", optional=True)),
+        _slots("CLIP"),
         (400, 106),
     ),
     LORA: Layout(
-        (("model", "MODEL"),),
+        _slots("model:MODEL"),
         (
             Widget("lora_name", "COMBO", ""),
             Widget("strength_model", "FLOAT", 1),
             Widget("strength_clip", "FLOAT", 1),
         ),
-        (("MODEL", "MODEL"), ("CLIP", "CLIP")),
+        _slots("MODEL CLIP"),
         (340, 126),
-        (("clip", "CLIP"),),
+        _slots("clip:CLIP"),
     ),
     TEXT: Layout(
-        (("clip", "CLIP"),),
+        _slots("clip:CLIP"),
         (Widget("text", "STRING", ""), Widget("clean", "BOOLEAN", True)),
-        (("CONDITIONING", "CONDITIONING"),),
+        _slots("CONDITIONING"),
         (330, 160),
     ),
-    IMAGE: Layout(
-        (("clip_vision", "CLIP_VISION"), ("image", "IMAGE")),
-        (),
-        (("CLIP_VISION_OUTPUT", "CLIP_VISION_OUTPUT"),),
-        (290, 46),
-    ),
+    IMAGE: Layout(_slots("clip_vision:CLIP_VISION image:IMAGE"), (), _slots("CLIP_VISION_OUTPUT"), (290, 46)),
     BUCKET: Layout(
-        (("image", "IMAGE"),),
+        _slots("image:IMAGE"),
         (Widget("base", "INT", 512),),
-        (("image", "IMAGE"), ("width", "INT"), ("height", "INT")),
+        _slots("image:IMAGE width:INT height:INT"),
         (290, 98),
     ),
     VIDEO: Layout(
-        (("positive", "CONDITIONING"), ("negative", "CONDITIONING"), ("vae", "VAE")),
+        _slots("positive:CONDITIONING negative:CONDITIONING vae:VAE"),
         (
-            *_SIDES,
+            Widget("width", "INT", 672),
+            Widget("height", "INT", 384),
             Widget("length", "INT", 144),
             Widget("batch_size", "INT", 1),
             Widget("clip_mix", "FLOAT", 0.5, optional=True),
         ),
-        (("positive", "CONDITIONING"), ("negative", "CONDITIONING"), ("latent", "LATENT")),
+        _slots("positive:CONDITIONING negative:CONDITIONING latent:LATENT"),
         (290, 274),
-        (
-            ("start_image", "IMAGE"),
-            ("end_image", "IMAGE"),
-            ("clip_vision_output", "CLIP_VISION_OUTPUT"),
-            ("clip_vision_output_end", "CLIP_VISION_OUTPUT"),
+        _slots(
+            "start_image:IMAGE end_image:IMAGE "
+            "clip_vision_output:CLIP_VISION_OUTPUT clip_vision_output_end:CLIP_VISION_OUTPUT"
         ),
     ),
     SAMPLER: Layout(
-        (
-            ("model", "MODEL"),
-            ("positive", "CONDITIONING"),
-            ("negative", "CONDITIONING"),
-            ("latent_image", "LATENT"),
-        ),
+        _slots("model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT"),
         (
             Widget("seed", "INT", 43),
             Widget("steps", "INT", 25),
@@ -119,24 +109,21 @@ LAYOUTS: dict[str, Layout] = {
             Widget("clip_apply_ratio", "FLOAT", 0.5),
             Widget("clip_sample", "BOOLEAN", True, optional=True),
         ),
-        (("LATENT", "LATENT"),),
+        _slots("LATENT"),
         # Room for the preview while it samples.
         (290, 476),
     ),
     ENCODE: Layout(
-        (("pixels", "IMAGE"), ("vae", "VAE")),
-        (Widget("tiling", "BOOLEAN", True),),
-        (("LATENT", "LATENT"),),
-        (290, 78),
+        _slots("pixels:IMAGE vae:VAE"), (Widget("tiling", "BOOLEAN", True),), _slots("LATENT"), (290, 78)
     ),
     DECODE: Layout(
-        (("samples", "LATENT"), ("vae", "VAE")),
+        _slots("samples:LATENT vae:VAE"),
         (Widget("smoothing", "BOOLEAN", True), Widget("tiling", "BOOLEAN", True)),
-        (("IMAGE", "IMAGE"),),
+        _slots("IMAGE"),
         (290, 102),
     ),
     SAVE: Layout(
-        (("images", "IMAGE"),),
+        _slots("images:IMAGE"),
         (
             Widget("filename_prefix", "STRING", "video/EasyAnimateV3"),
             Widget("fps", "FLOAT", 24),
@@ -146,15 +133,10 @@ LAYOUTS: dict[str, Layout] = {
         (350, 336),
     ),
     FIRST_FRAMES: Layout(
-        (("image", "IMAGE"),),
+        _slots("image:IMAGE"),
         (Widget("batch_index", "INT", 0), Widget("length", "INT", 1)),
-        (("IMAGE", "IMAGE"),),
+        _slots("IMAGE"),
         (290, 82),
     ),
-    SIZE: Layout(
-        (("image", "IMAGE"),),
-        (),
-        (("width", "INT"), ("height", "INT"), ("batch_size", "INT")),
-        (290, 124),
-    ),
+    SIZE: Layout(_slots("image:IMAGE"), (), _slots("width:INT height:INT batch_size:INT"), (290, 124)),
 }

@@ -2,113 +2,96 @@
 
 from . import our_nodes as ours
 from . import their_nodes as theirs
-from .errors import MigrationError
 from .graph import Node, Output
 from .models import Loaders, Models
-from .parts import DEFAULT_BASE, SIDE_MULTIPLE, Parts
+from .parts import DEFAULT_BASE, SIDE_MULTIPLE, add_sampler, add_side
+from .report import MigrationError
 from .texts import Texts
-from .work import Work
+from .work import Work, output
 
 # The release's wide size at base 512.
 _WIDE = (672, 384)
 
 
-class ReleaseSamplers:
-    """Converts the samplers, each to a clip, a sampler and a decoder."""
+def convert_sampler(work: Work, loaders: Loaders, texts: Texts, old: Node) -> None:
+    """Put a clip, a sampler and a decoder in the place of one sampler."""
+    models = loaders.behind(old, "easyanimate_model")
+    prompts = {
+        side: texts.of_box(old, name, models.text_encoder())
+        for side, name in (("positive", "prompt"), ("negative", "negative_prompt"))
+    }
+    common = prompts | {"vae": models.vae}
+    latent = None
+    if old.type == theirs.TEXT_SAMPLER:
+        clip = _text_clip(work, old, common)
+    elif old.type == theirs.IMAGE_SAMPLER:
+        clip = _image_clip(work, old, models, common)
+    else:
+        clip, latent = _video_clip(work, old, models, common)
+    sampler = add_sampler(work, old, models, clip, latent or output(clip, 2))
+    decoder = work.add(old, ours.DECODE, samples=output(sampler), vae=models.vae)
+    work.outputs[old, 0] = output(decoder)
 
-    def __init__(self, work: Work, loaders: Loaders, texts: Texts) -> None:
-        self.work = work
-        self.loaders = loaders
-        self.texts = texts
-        self.parts = Parts(work)
-        for old in work.graph.of_type(theirs.RELEASE_SAMPLERS):
-            self._convert(old)
 
-    def _convert(self, old: Node) -> None:
-        models = self.loaders.behind(old, "easyanimate_model")
-        clip_model = models.text_encoder()
-        positive = self.texts.of_box(old, "prompt", clip_model)
-        negative = self.texts.of_box(old, "negative_prompt", clip_model)
-        if old.type == theirs.TEXT_SAMPLER:
-            clip, latent = self._text_clip(old)
-        elif old.type == theirs.IMAGE_SAMPLER:
-            clip, latent = self._image_clip(old, models)
-        else:
-            clip, latent = self._video_clip(old, models)
-        self.work.connect(clip, "positive", positive)
-        self.work.connect(clip, "negative", negative)
-        self.work.connect(clip, "vae", models.vae)
-        sampler = self.parts.sampler(old, models, clip, latent)
-        decoder = self.work.add(old, ours.DECODE)
-        self.work.connect(decoder, "samples", self.work.output(sampler))
-        self.work.connect(decoder, "vae", models.vae)
-        self.work.outputs[old, 0] = self.work.output(decoder)
+def _text_clip(work: Work, old: Node, common: dict[str, Output]) -> Node:
+    clip = work.add(old, ours.VIDEO, **common)
+    for side in ("width", "height"):
+        add_side(work, clip, old, side)
+    work.not_linkable(old, "is_image")
+    if str(work.value(old, "is_image")).lower() == "true":
+        clip.values["length"] = 1
+    else:
+        work.carry(clip, "length", old, "video_length", int)
+    return clip
 
-    def _text_clip(self, old: Node) -> tuple[Node, Output]:
-        clip = self.work.add(old, ours.VIDEO)
-        for side in ("width", "height"):
-            self.parts.side(clip, old, side)
-        if str(old.values.get("is_image")).lower() == "true":
-            clip.values["length"] = 1
-        else:
-            self.work.carry(clip, "length", old, "video_length", int)
-        return clip, self.work.output(clip, 2)
 
-    def _image_clip(self, old: Node, models: Models) -> tuple[Node, Output]:
-        start = self.work.graph.edge(old, "start_img")
-        base = self._base(old, models)
-        if start is None:
-            clip = self.work.add(old, ours.VIDEO)
-            sides = [side * base // 512 // SIDE_MULTIPLE * SIDE_MULTIPLE for side in _WIDE]
-            clip.values.update(zip(("width", "height"), sides, strict=True))
-            self.work.report.note(
-                f"{old} has no start image, so {clip} makes a video of {sides[0]}x{sides[1]} from text."
-            )
-        else:
-            bucket = self.parts.bucket(old, "start_img", base)
-            encoder = self.parts.encode_image(old, models, start.origin)
-            clip = self.work.add(old, ours.VIDEO)
-            self.work.connect(clip, "start_image", self.work.output(bucket))
-            self.work.connect(clip, "clip_vision_output", self.work.output(encoder))
-            for index, side in enumerate(("width", "height"), 1):
-                self.work.connect(clip, side, self.work.output(bucket, index))
-            self.work.link(clip, "end_image", old, "end_img")
-        self.work.carry(clip, "length", old, "video_length", int)
-        return clip, self.work.output(clip, 2)
-
-    def _video_clip(self, old: Node, models: Models) -> tuple[Node, Output]:
-        video = self.work.graph.edge(old, "validation_video")
-        if self.work.graph.edge(old, "control_video") is not None:
-            self.work.report.note(
-                f"{old}: control_video is not carried over; it is for control models, not for V3."
-            )
-        if video is None:
-            raise MigrationError(
-                f"{old} has no video linked to validation_video: link one, and convert again."
-            )
-        first = self.work.add(old, ours.FIRST_FRAMES, batch_index=0)
-        self.work.connect(first, "image", video.origin)
-        self.work.carry(first, "length", old, "video_length", int)
-        bucket = self.work.add(old, ours.BUCKET, base=self._base(old, models))
-        self.work.connect(bucket, "image", self.work.output(first))
-        frames = self.work.output(bucket)
-        size = self.parts.size_of(old, frames)
-        clip = self.work.add(old, ours.VIDEO)
-        clip.values["length"] = first.values.get("length", 1)
-        for name, index in (("width", 0), ("height", 1), ("length", 2)):
-            self.work.connect(clip, name, self.work.output(size, index))
-        return clip, self.parts.latent(old, frames, models)
-
-    def _base(self, old: Node, models: Models) -> int:
-        if self.work.graph.edge(old, "base_resolution") is not None:
-            self.work.report.note(f"{old}: the link into base_resolution is not carried over.")
-        try:
-            base = int(old.values.get("base_resolution", DEFAULT_BASE))
-        except (TypeError, ValueError) as error:
-            raise MigrationError(f"{old} has no number for base_resolution.") from error
-        if self.work.checkpoint is None or models.resolution in (None, base):
-            return base
-        self.work.report.note(
-            f"{old}: base_resolution {base} became {models.resolution}, the checkpoint's own."
+def _image_clip(work: Work, old: Node, models: Models, common: dict[str, Output]) -> Node:
+    start, base = work.linked(old, "start_img"), _base(work, old, models)
+    if start is None:
+        width, height = (side * base // 512 // SIDE_MULTIPLE * SIDE_MULTIPLE for side in _WIDE)
+        clip = work.add(old, ours.VIDEO, width=width, height=height, **common)
+        work.report.note(f"{old} has no start image, so {clip} makes a video of {width}x{height} from text.")
+    else:
+        bucket = work.add(old, ours.BUCKET, base=base, image=start)
+        # The release gives CLIP the resized picture, too.
+        encoder = work.add(old, ours.IMAGE, clip_vision=models.image_encoder(), image=output(bucket))
+        clip = work.add(
+            old,
+            ours.VIDEO,
+            start_image=output(bucket),
+            width=output(bucket, 1),
+            height=output(bucket, 2),
+            end_image=work.linked(old, "end_img"),
+            clip_vision_output=output(encoder),
+            **common,
         )
-        return models.resolution
+    work.carry(clip, "length", old, "video_length", int)
+    return clip
+
+
+def _video_clip(work: Work, old: Node, models: Models, common: dict[str, Output]) -> tuple[Node, Output]:
+    video = work.linked(old, "validation_video")
+    if work.linked(old, "control_video") is not None:
+        work.report.note(f"{old}: control_video is not carried over; it is for control models, not for V3.")
+    if video is None:
+        raise MigrationError(f"{old} has no video linked to validation_video: link one, and convert again.")
+    first = work.add(old, ours.FIRST_FRAMES, batch_index=0, image=video)
+    work.carry(first, "length", old, "video_length", int)
+    bucket = work.add(old, ours.BUCKET, base=_base(work, old, models), image=output(first))
+    size = work.add(old, ours.SIZE, image=output(bucket))
+    sides = {name: output(size, index) for index, name in enumerate(("width", "height", "length"))}
+    clip = work.add(old, ours.VIDEO, **sides, **common)
+    clip.values["length"] = first.values.get("length", 1)
+    return clip, output(work.add(old, ours.ENCODE, pixels=output(bucket), vae=models.vae))
+
+
+def _base(work: Work, old: Node, models: Models) -> int:
+    work.not_linkable(old, "base_resolution")
+    try:
+        base = int(old.values.get("base_resolution", DEFAULT_BASE))
+    except (TypeError, ValueError) as error:
+        raise MigrationError(f"{old} has no number for base_resolution.") from error
+    if work.checkpoint is None or models.resolution in (None, base):
+        return base
+    work.report.note(f"{old}: base_resolution {base} became {models.resolution}, the checkpoint's own.")
+    return models.resolution

@@ -1,8 +1,12 @@
-"""What a conversion did, in sentences for the user."""
+"""What a conversion did, or why there is none, in sentences for the user."""
 
 from dataclasses import dataclass, field
 
 from .graph import Node
+
+
+class MigrationError(ValueError):
+    """The file is no workflow, or not one for EasyAnimateV3; the message is one sentence for the user."""
 
 
 @dataclass

@@ -4,41 +4,30 @@ from typing import Any
 
 from . import our_nodes as ours
 from . import their_nodes as theirs
-from .graph import Node
 from .work import Work
 
-VHS_SAVE = "VHS_VideoCombine"
-_FPS = 24
-_CRF = (1, 17, 51)
+_FPS, _CRF = 24, 17
 
 
 def save_unseen(work: Work) -> None:
     """Add a Save Video for frames that no node takes."""
     for old in work.graph.of_type((*theirs.RELEASE_SAMPLERS, theirs.WRAPPER_DECODE)):
         if not work.graph.consumers(old):
-            node = work.add(old, ours.SAVE)
-            work.connect(node, "images", work.outputs[old, 0])
+            work.add(old, ours.SAVE, images=work.outputs[old, 0])
 
 
 def replace_video_combine(work: Work) -> None:
     """Put Save Video in the place of every node of VideoHelperSuite that saves a video."""
-    for old in work.graph.of_type((VHS_SAVE,)):
-        node = work.add(old, ours.SAVE, main=True)
-        work.link(node, "images", old, "images")
-        prefix = old.values.get("filename_prefix")
-        if work.graph.edge(old, "filename_prefix") is None and isinstance(prefix, str):
-            node.values["filename_prefix"] = prefix
+    for old in work.graph.of_type((theirs.VHS_SAVE,)):
+        node = work.add(old, ours.SAVE, main=True, images=work.linked(old, "images"))
+        work.carry(node, "filename_prefix", old, "filename_prefix", str)
+        work.not_linkable(old, "frame_rate", "crf", "audio")
         node.values["fps"] = _number(old.values.get("frame_rate"), 1, _FPS, 120)
-        if work.graph.edge(old, "frame_rate") is not None:
-            work.report.note(f"{old}: the link into frame_rate is not carried over; set fps of {node}.")
         if "264" in str(old.values.get("format", "")):
-            node.values["crf"] = int(_number(old.values.get("crf"), _CRF[0], _CRF[1], _CRF[2]))
-        work.report.note(f"{old}: {_lost(work, old)} not carried over; {node} writes H.264 mp4.")
-
-
-def _lost(work: Work, old: Node) -> str:
-    audio = "audio, " if work.graph.edge(old, "audio") is not None else ""
-    return f"{audio}format, loop_count and pingpong are"
+            node.values["crf"] = int(_number(old.values.get("crf"), 1, _CRF, 51))
+        work.report.note(
+            f"{old}: format, loop_count and pingpong are not carried over; {node} writes H.264 mp4."
+        )
 
 
 def _number(value: Any, least: float, default: float, most: float) -> float:

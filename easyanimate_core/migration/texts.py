@@ -6,7 +6,7 @@ from . import our_nodes as ours
 from . import their_nodes as theirs
 from .graph import Node, Output
 from .models import Loaders
-from .work import Work
+from .work import Work, output
 
 _T5_TYPE = "pixart"
 _WEIGHT = re.compile(r"\([^()]+:\s*[\d.]+\s*\)")
@@ -27,55 +27,50 @@ class Texts:
     def of_box(self, sampler: Node, name: str, clip: Output) -> Output:
         """Return the conditioning of the text box that is linked to a sampler's input."""
         source = self.work.graph.source(sampler, name)
-        box = source.node if source is not None and source.node.type in theirs.TEXTS else None
-        if box is None:
+        if source is None or source.node.type not in theirs.TEXTS:
             self.work.report.note(f"{sampler} has no text box linked to {name}; its prompt is empty now.")
-            node = self.work.add(sampler, ours.TEXT, text="")
-            self.work.connect(node, "clip", clip)
-            return self.work.output(node)
-        if (box, clip.node) not in self._made:
-            node = self._encoder(box, "prompt", main=box not in self.work.made)
-            self.work.connect(node, "clip", clip)
-            self._made[box, clip.node] = self.work.output(node)
-        return self._made[box, clip.node]
+            return output(self.work.add(sampler, ours.TEXT, clip=clip))
+        key = (source.node, clip.node)
+        if key not in self._made:
+            main = source.node not in self.work.made
+            self._made[key] = self._encoder(source.node, "prompt", clip, main)
+        return self._made[key]
 
     def keep_unused(self) -> None:
         """Keep the text of boxes that no sampler uses."""
         first = self.loaders.first()
         for box in self.work.graph.of_type(theirs.TEXTS):
             if box not in self.work.made and is_their_box(box, self.work):
-                node = self._encoder(box, "prompt", main=True)
-                self.work.connect(node, "clip", first and first.text_encoder())
+                self._encoder(box, "prompt", first and first.text_encoder())
 
-    def of_wrapper(self, sampler: Node, new: Node) -> None:
-        """Link positive and negative of a wrapper's sampler, of all its versions."""
+    def of_wrapper(self, sampler: Node) -> dict[str, Output]:
+        """Return positive and negative of a wrapper's sampler, of all its versions."""
         source = self.work.graph.source(sampler, "easyanimate_embeds")
-        pair = self._pairs.get(source.node) if source else None
-        for index, name in enumerate(("positive", "negative")):
-            if pair is not None:
-                self.work.connect(new, name, pair[index])
-            elif not self.work.link(new, name, sampler, name):
-                self.work.report.note(f"{sampler} has nothing linked to {name}; link a prompt to {new}.")
+        if source is not None and source.node in self._pairs:
+            return dict(zip(("positive", "negative"), self._pairs[source.node], strict=True))
+        found = {name: self.work.linked(sampler, name) for name in ("positive", "negative")}
+        for name, origin in found.items():
+            if origin is None:
+                self.work.report.note(f"{sampler} has nothing linked to {name}; link a prompt in its place.")
+        return found
 
-    def _encoder(self, old: Node, name: str, main: bool) -> Node:
-        node = self.work.add(old, ours.TEXT, main=main, text="", clean=True)
+    def _encoder(self, old: Node, name: str, clip: Output | None, main: bool = True) -> Output:
+        node = self.work.add(old, ours.TEXT, main=main, clip=clip)
         self.work.carry(node, "text", old, name)
-        if _WEIGHT.search(str(node.values["text"])):
+        if _WEIGHT.search(str(node.values.get("text"))):
             self.work.report.note(
                 f"{old}: weights such as (word:1.2) are read only with clean off in {node}."
             )
-        return node
+        return output(node)
 
     def _wrapper(self, old: Node) -> None:
-        node = self._encoder(old, "prompt", main=True)
-        self.work.connect(node, "clip", self._clip(old))
-        if "negative_prompt" not in old.values:
-            self.work.outputs[old, 0] = self.work.output(node)
-            return
+        clip = self._clip(old)
+        positive = self._encoder(old, "prompt", clip)
         # The first versions had both prompts in one node, with one output for both.
-        negative = self._encoder(old, "negative_prompt", main=False)
-        self.work.connect(negative, "clip", self._clip(old))
-        self._pairs[old] = (self.work.output(node), self.work.output(negative))
+        if self.work.has(old, "negative_prompt"):
+            self._pairs[old] = (positive, self._encoder(old, "negative_prompt", clip, main=False))
+        else:
+            self.work.outputs[old, 0] = positive
 
     def _clip(self, old: Node) -> Output | None:
         """Return the T5 encoder for a wrapper's text encoder."""
@@ -88,7 +83,7 @@ class Texts:
         loader = source.node
         if self.work.checkpoint is not None and first is not None:
             if loader.type == ours.CLIP and self._feeds_texts_alone(loader):
-                self.work.drop(loader)
+                self.work.made.setdefault(loader, [])
             return first.text_encoder()
         if loader.type != ours.CLIP:
             self.work.report.note(f"{loader} is kept; it has to load T5 with type {_T5_TYPE}.")
@@ -102,16 +97,16 @@ class Texts:
 
     def _clip_loader(self, loader: Node, text: Node) -> Output:
         """Return a T5 loader of the type that fits; the old one stays for whatever else it feeds."""
-        if loader.values.get("type") == _T5_TYPE:
+        if self.work.value(loader, "type") == _T5_TYPE:
             return Output(loader, 0, "CLIP")
         alone = self._feeds_texts_alone(loader)
-        name = loader.values.get("clip_name", "")
-        node = self.work.add(loader if alone else text, ours.CLIP, main=alone, clip_name=name, type=_T5_TYPE)
+        node = self.work.add(loader if alone else text, ours.CLIP, main=alone, type=_T5_TYPE)
+        self.work.carry(node, "clip_name", loader, "clip_name")
         if not alone:
             self.work.report.note(
                 f"{loader} is kept for other nodes; {node} loads the same file for the prompts."
             )
-        return self.work.output(node)
+        return output(node)
 
 
 def is_their_box(node: Node, work: Work) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import MigrationError
+from .report import MigrationError
 
 LOADER, LORA = "LoadEasyAnimateModel", "LoadEasyAnimateLora"
 TEXTS = ("TextBox", "EasyAnimate_TextBox")
@@ -14,20 +14,11 @@ RELEASE_SAMPLERS = (IMAGE_SAMPLER, TEXT_SAMPLER, VIDEO_SAMPLER)
 WRAPPER_LOADER, WRAPPER_TEXT = "DownloadAndLoadEasyAnimateModel", "EasyAnimateTextEncode"
 WRAPPER_SAMPLER, WRAPPER_DECODE = "EasyAnimateSampler", "EasyAnimateDecode"
 WRAPPER_RESIZE, WRAPPER_IMAGE = "EasyAnimateResize", "EasyAnimateImageEncoder"
+VHS_SAVE = "VHS_VideoCombine"
 
+_WRAPPER = (WRAPPER_LOADER, WRAPPER_TEXT, WRAPPER_SAMPLER, WRAPPER_DECODE, WRAPPER_RESIZE, WRAPPER_IMAGE)
 # Names that no other pack uses; "TextBox" alone tells nothing.
-CERTAIN = {
-    LOADER,
-    LORA,
-    TEXTS[1],
-    *RELEASE_SAMPLERS,
-    WRAPPER_LOADER,
-    WRAPPER_TEXT,
-    WRAPPER_SAMPLER,
-    WRAPPER_DECODE,
-    WRAPPER_RESIZE,
-    WRAPPER_IMAGE,
-}
+CERTAIN = {LOADER, LORA, TEXTS[1], *RELEASE_SAMPLERS, *_WRAPPER}
 PROMPT_TYPE = "STRING_PROMPT"
 # Types of links that no other node knows.
 OWN_TYPES = {
@@ -75,7 +66,7 @@ _WIDGETS: dict[str, tuple[str, ...]] = {
     WRAPPER_RESIZE: ("base_resolution",),
     WRAPPER_IMAGE: ("strength",),
     "CLIPLoader": ("clip_name", "type"),
-    "VHS_VideoCombine": ("frame_rate", "loop_count", "filename_prefix"),
+    VHS_SAVE: ("frame_rate", "loop_count", "filename_prefix"),
 }
 
 

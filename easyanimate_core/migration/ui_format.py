@@ -4,9 +4,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import MigrationError
 from .graph import Edge, Graph, Node, Output
-from .our_nodes import LAYOUTS, Widget
+from .our_nodes import LAYOUTS
+from .placing import place
+from .report import MigrationError
 from .their_nodes import CERTAIN, CONTROL, LATER_SAMPLERS, widget_values
 
 _DAMAGED = "This is no workflow that ComfyUI saved: "
@@ -90,7 +91,8 @@ def _refuse_nested(workflow: Mapping[str, Any]) -> None:
 
 def write(graph: Graph, workflow: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``workflow`` with the graph's nodes and links; all else is kept."""
-    number = max([_last(workflow, "last_link_id"), *(edge.id or 0 for edge in graph.edges)])
+    place(graph, workflow.get("groups"))
+    number = max([last(workflow, "last_link_id"), *(edge.id or 0 for edge in graph.edges)])
     for edge in graph.edges:
         if edge.id is None:
             number += 1
@@ -99,23 +101,22 @@ def write(graph: Graph, workflow: Mapping[str, Any]) -> dict[str, Any]:
             layout = LAYOUTS[edge.target.type]
             names = [slot[0] for slot in (*layout.inputs, *layout.optional, *layout.widgets)]
             edge.slot = names.index(edge.input)
-    stored = {node: _stored(node, graph, order) for order, node in enumerate(graph.nodes)}
-    links = []
-    for edge in sorted(graph.edges, key=lambda edge: edge.id):
-        origin = edge.origin
-        links.append([edge.id, origin.node.id, origin.index, edge.target.id, edge.slot, origin.type])
     result = copy.deepcopy(dict(workflow))
-    result["nodes"] = list(stored.values())
-    result["links"] = links
+    result["nodes"] = [_stored(node, graph, order) for order, node in enumerate(graph.nodes)]
+    result["links"] = [
+        [edge.id, edge.origin.node.id, edge.origin.index, edge.target.id, edge.slot, edge.origin.type]
+        for edge in sorted(graph.edges, key=lambda edge: edge.id)
+    ]
     result["last_node_id"] = max(
-        [_last(workflow, "last_node_id"), *(node.id for node in graph.nodes if isinstance(node.id, int))]
+        [last(workflow, "last_node_id"), *(node.id for node in graph.nodes if isinstance(node.id, int))]
     )
     result["last_link_id"] = number
     _forget_links(result.get("extra"), {edge.id for edge in graph.edges})
     return result
 
 
-def _last(workflow: Mapping[str, Any], key: str) -> int:
+def last(workflow: Mapping[str, Any], key: str) -> int:
+    """Return the file's own count of nodes or links; 0 where it has none."""
     value = workflow.get(key)
     return value if _are_numbers(value) else 0
 
@@ -137,39 +138,26 @@ def _stored(node: Node, graph: Graph, order: int) -> dict[str, Any]:
 
 def _new(node: Node) -> dict[str, Any]:
     layout = LAYOUTS[node.type]
-    slots = [{"name": name, "type": kind, "link": None} for name, kind in layout.inputs]
-    slots += [{"name": name, "shape": 7, "type": kind, "link": None} for name, kind in layout.optional]
-    slots += [_widget_slot(widget) for widget in layout.widgets]
-    stored = {
-        "id": node.id,
-        "type": node.type,
-        "pos": node.stored["pos"],
-        "size": node.stored["size"],
-        "flags": {},
-        "order": 0,
-        "mode": node.stored.get("mode", 0),
-        "inputs": slots,
-        "outputs": [{"name": name, "type": kind, "links": None} for name, kind in layout.outputs],
-        "properties": {"Node name for S&R": node.type},
-        **{key: node.stored[key] for key in ("title", "color", "bgcolor") if key in node.stored},
-    }
-    if layout.widgets:
-        stored["widgets_values"] = _widget_list(node, layout.widgets)
-    return stored
-
-
-def _widget_slot(widget: Widget) -> dict[str, Any]:
-    shape = {"shape": 7} if widget.optional else {}
-    return {"name": widget.name, **shape, "type": widget.type, "widget": {"name": widget.name}, "link": None}
-
-
-def _widget_list(node: Node, widgets: tuple[Widget, ...]) -> list[Any]:
+    slots = [{"name": name, "type": kind} for name, kind in layout.inputs]
+    slots += [{"name": name, "shape": 7, "type": kind} for name, kind in layout.optional]
     values = []
-    for widget in widgets:
+    for widget in layout.widgets:
+        shape = {"shape": 7} if widget.optional else {}
+        slots.append({"name": widget.name, **shape, "type": widget.type, "widget": {"name": widget.name}})
         values.append(node.values.get(widget.name, widget.default))
         if widget.name == "seed":
             values.append(node.values.get(CONTROL, "fixed"))
-    return values
+    return {
+        "id": node.id,
+        "type": node.type,
+        "flags": {},
+        "mode": 0,
+        **node.stored,
+        "inputs": slots,
+        "outputs": [{"name": name, "type": kind} for name, kind in layout.outputs],
+        "properties": {"Node name for S&R": node.type},
+        **({"widgets_values": values} if values else {}),
+    }
 
 
 def _forget_links(extra: Any, kept: set[int]) -> None:

@@ -2,97 +2,114 @@
 
 from . import our_nodes as ours
 from . import their_nodes as theirs
-from .graph import Node
-from .models import Loaders
-from .parts import DEFAULT_BASE, Parts
+from .graph import Node, Output
+from .models import Loaders, Models
+from .parts import DEFAULT_BASE, add_sampler, add_side
 from .texts import Texts
-from .work import Work
+from .work import Work, output
+
+# For each resizer our node that stands for it.
+Buckets = dict[Node, Node]
 
 
-class WrapperNodes:
-    """Converts these nodes, in the order in which they need each other."""
+def convert_wrapper(work: Work, loaders: Loaders, texts: Texts) -> None:
+    """Convert these nodes, in the order in which they need each other."""
+    buckets = {old: _resize(work, old) for old in work.graph.of_type((theirs.WRAPPER_RESIZE,))}
+    for old in work.graph.of_type((theirs.WRAPPER_IMAGE,)):
+        _image_encoder(work, loaders, old)
+    for old in work.graph.of_type((theirs.WRAPPER_SAMPLER,)):
+        _sampler(work, loaders.behind(old, "easyanimate_pipeline"), texts, buckets, old)
+    for old in work.graph.of_type((theirs.WRAPPER_DECODE,)):
+        _decode(work, loaders.behind(old, "easyanimate_pipeline"), old)
 
-    def __init__(self, work: Work, loaders: Loaders, texts: Texts) -> None:
-        self.work = work
-        self.loaders = loaders
-        self.texts = texts
-        self.parts = Parts(work)
-        for old in work.graph.of_type((theirs.WRAPPER_RESIZE,)):
-            self._resize(old)
-        for old in work.graph.of_type((theirs.WRAPPER_IMAGE,)):
-            self._image_encoder(old)
-        for old in work.graph.of_type((theirs.WRAPPER_SAMPLER,)):
-            self._sampler(old)
-        for old in work.graph.of_type((theirs.WRAPPER_DECODE,)):
-            self._decode(old)
 
-    def _resize(self, old: Node) -> None:
-        node = self.work.add(old, ours.BUCKET, main=True)
-        self.work.carry(node, "base", old, "base_resolution", int, linkable=False)
-        self.work.link(node, "image", old, "image")
-        self.work.outputs[old, 0] = self.work.output(node)
-        self.parts.buckets[old] = (node, node.values.get("base", DEFAULT_BASE))
+def _resize(work: Work, old: Node) -> Node:
+    node = work.add(old, ours.BUCKET, main=True, image=work.linked(old, "image"))
+    work.carry(node, "base", old, "base_resolution", int, linkable=False)
+    work.outputs[old, 0] = output(node)
+    return node
 
-    def _image_encoder(self, old: Node) -> None:
-        node = self.work.add(old, ours.IMAGE, main=True)
-        models = self.loaders.first()
-        self.work.connect(node, "clip_vision", models and models.image_encoder())
-        self.work.link(node, "image", old, "image")
-        self.work.outputs[old, 0] = self.work.output(node)
-        if old.values.get("strength", 1) != 1:
-            self.work.report.note(
-                f"{old}: strength {old.values['strength']} is not carried over, since the CLIP embedding counts as it is "
-                "here; clip_apply_ratio of EasyAnimateV3Sampler sets for which steps."
-            )
 
-    def _decode(self, old: Node) -> None:
-        models = self.loaders.behind(old, "easyanimate_pipeline")
-        node = self.work.add(old, ours.DECODE, main=True)
-        if not self.work.link(node, "samples", old, "latents"):
-            self.work.report.note(f"{old} has nothing linked to latents; link a latent to {node}.")
-        self.work.connect(node, "vae", models.vae)
-        self.work.outputs[old, 0] = self.work.output(node)
+def _image_encoder(work: Work, loaders: Loaders, old: Node) -> None:
+    models = loaders.first()
+    vision = models and models.image_encoder()
+    node = work.add(old, ours.IMAGE, main=True, clip_vision=vision, image=work.linked(old, "image"))
+    work.outputs[old, 0] = output(node)
+    linked = work.graph.edge(old, "strength") is not None
+    strength = "from a link" if linked else old.values.get("strength", 1)
+    if strength != 1:
+        work.report.note(
+            f"{old}: strength {strength} is not carried over, since the CLIP embedding counts as it is here; "
+            f"clip_apply_ratio of {ours.SAMPLER} sets for which steps."
+        )
 
-    def _sampler(self, old: Node) -> None:
-        graph = self.work.graph
-        models = self.loaders.behind(old, "easyanimate_pipeline")
-        start, video = graph.edge(old, "image_start"), graph.edge(old, "full_input_video")
-        base = models.resolution or DEFAULT_BASE
-        # Without a picture of its own for CLIP, as the versions before the separate image encoder.
-        embeds_itself = start is not None and "denoise_strength" not in old.values
-        bucket = self.parts.bucket(old, "image_start", base) if start and not video else None
-        encoder = self.parts.encode_image(old, models, start.origin) if embeds_itself else None
-        unlinked = any(graph.edge(old, name) is None for name in ("width", "height", "frames"))
-        size = self.parts.size_of(old, video.origin) if video and unlinked else None
-        clip = self.work.add(old, ours.VIDEO)
-        self.texts.of_wrapper(old, clip)
-        self.work.connect(clip, "vae", models.vae)
-        for index, side in enumerate(("width", "height")):
-            if bucket is not None:
-                self.work.connect(clip, side, self.work.output(bucket, index + 1))
-            elif size is not None and graph.edge(old, side) is None:
-                self.work.connect(clip, side, self.work.output(size, index))
-            else:
-                self.parts.side(clip, old, side)
-        if size is not None and graph.edge(old, "frames") is None:
-            self.work.connect(clip, "length", self.work.output(size, 2))
-        self.work.carry(clip, "length", old, "frames", int)
-        if bucket is not None:
-            self.work.connect(clip, "start_image", self.work.output(bucket))
-        else:
-            self.work.link(clip, "start_image", old, "image_start")
-        self.work.link(clip, "end_image", old, "image_end")
-        if encoder is not None:
-            self.work.connect(clip, "clip_vision_output", self.work.output(encoder))
-        else:
-            self._embedding(clip, old)
-        latent = self.parts.latent(old, video.origin, models) if video else self.work.output(clip, 2)
-        sampler = self.parts.sampler(old, models, clip, latent)
-        self.work.outputs[old, 0] = self.work.output(sampler)
 
-    def _embedding(self, clip: Node, old: Node) -> None:
-        source = self.work.graph.source(old, "image_embeds")
-        if source is not None and (source.node, source.index) in self.work.outputs:
-            self.work.connect(clip, "clip_vision_output", source)
-        elif source is not None:
-            self.work.report.note(f"{old}: image_embeds of {source.node} is not carried over.")
+def _decode(work: Work, models: Models, old: Node) -> None:
+    latents = work.linked(old, "latents")
+    node = work.add(old, ours.DECODE, main=True, samples=latents, vae=models.vae)
+    if latents is None:
+        work.report.note(f"{old} has nothing linked to latents; link a latent to {node}.")
+    work.outputs[old, 0] = output(node)
+
+
+def _sampler(work: Work, models: Models, texts: Texts, buckets: Buckets, old: Node) -> None:
+    video = work.linked(old, "full_input_video")
+    bucket = None if video else _start_bucket(work, models, buckets, old)
+    clip = work.add(
+        old,
+        ours.VIDEO,
+        vae=models.vae,
+        start_image=output(bucket) if bucket else work.linked(old, "image_start"),
+        end_image=work.linked(old, "image_end"),
+        clip_vision_output=_embedding(work, models, old),
+        **texts.of_wrapper(old),
+    )
+    _set_size(work, clip, old, bucket, video)
+    latent = output(clip, 2)
+    if video is not None:
+        latent = output(work.add(old, ours.ENCODE, pixels=video, vae=models.vae))
+    work.outputs[old, 0] = output(add_sampler(work, old, models, clip, latent))
+
+
+def _start_bucket(work: Work, models: Models, buckets: Buckets, old: Node) -> Node | None:
+    """Return the node that brings the start image to a trained size: the user's own, if its base is the model's."""
+    start, source = work.linked(old, "image_start"), work.graph.source(old, "image_start")
+    if source is None:
+        return None
+    base = models.resolution or DEFAULT_BASE
+    own = buckets.get(source.node)
+    if own is not None and own.values.get("base", DEFAULT_BASE) == base:
+        return own
+    return work.add(old, ours.BUCKET, base=base, image=start)
+
+
+def _embedding(work: Work, models: Models, old: Node) -> Output | None:
+    """Return the CLIP embedding that the sampler got, or made itself in the versions without an image encoder."""
+    start = work.linked(old, "image_start")
+    # The image encoder came together with denoise_strength.
+    if start is not None and not work.has(old, "denoise_strength"):
+        return output(work.add(old, ours.IMAGE, clip_vision=models.image_encoder(), image=start))
+    source = work.graph.source(old, "image_embeds")
+    if source is None or source[:2] in work.outputs:
+        return source
+    work.report.note(f"{old}: image_embeds of {source.node} is not carried over.")
+    return None
+
+
+def _set_size(work: Work, clip: Node, old: Node, bucket: Node | None, video: Output | None) -> None:
+    """Take width, height and length from the start image, from the video where nothing else is linked, or as given."""
+    names = {"width": "width", "height": "height", "length": "frames"}
+    found: dict[str, Output] = {}
+    if bucket is not None:
+        found = {"width": output(bucket, 1), "height": output(bucket, 2)}
+    elif video is not None:
+        unlinked = [name for name in names if work.graph.edge(old, names[name]) is None]
+        size = work.add(old, ours.SIZE, image=video) if unlinked else None
+        found = {name: output(size, list(names).index(name)) for name in unlinked}
+    for name, old_name in names.items():
+        if name in found:
+            work.connect(clip, name, found[name])
+        if name == "length":
+            work.carry(clip, name, old, old_name, int)
+        elif name not in found:
+            add_side(work, clip, old, name)
