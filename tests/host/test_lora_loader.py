@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from graphs import Graph
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from devtools import tiny_checkpoint, tiny_lora
 from devtools.golden import relative_error
@@ -14,20 +14,6 @@ from easyanimate_core.checkpoint import read_state_dict
 from easyanimate_core.checkpoint.lora import merge_lora, to_native_names
 
 LINEAR = "transformer_blocks.3.attn1.to_q.weight"
-
-
-@pytest.fixture(scope="module")
-def lora(host):
-    return load_file(host.base / "models" / "loras" / tiny_lora.NAME)
-
-
-@pytest.fixture(scope="module")
-def write_lora(host):
-    def write(name, tensors):
-        save_file(tensors, host.base / "models" / "loras" / name)
-        return name
-
-    return write
 
 
 @pytest.fixture(scope="module")

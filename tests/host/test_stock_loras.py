@@ -3,7 +3,6 @@
 import pytest
 import torch
 from graphs import Graph
-from safetensors.torch import load_file, save_file
 
 from devtools import tiny_lora
 from devtools.golden import relative_error
@@ -13,26 +12,12 @@ RELEASE = tiny_lora.NAME
 
 
 @pytest.fixture(scope="module")
-def write_lora(host):
-    def write(name, tensors):
-        save_file(tensors, host.base / "models" / "loras" / name)
-        return name
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def release_lora(host):
-    return load_file(host.base / "models" / "loras" / RELEASE)
-
-
-@pytest.fixture(scope="module")
-def dotted_lora(release_lora, bench):
+def dotted_lora(lora, bench):
     """The transformer's part as (module, {"up", "down", "alpha"})."""
     graph = Graph()
     names = bench.value(graph, graph.load()).model.diffusion_model.state_dict()
     modules = {}
-    for name, tensor in to_native_names(release_lora, names).items():
+    for name, tensor in to_native_names(lora, names).items():
         for kind in ("lora_up.weight", "lora_down.weight", "alpha"):
             if name.endswith(f".{kind}"):
                 module = name.removeprefix("diffusion_model.").removesuffix(f".{kind}")
@@ -145,11 +130,9 @@ def test_stacked_loras_add_up_and_leave_no_trace(bench, write_lora, dotted_lora,
     assert torch.equal(sampled(bench), plain)
 
 
-def test_stock_loader_changes_t5_by_its_own_name_for_it(bench, write_lora, release_lora):
+def test_stock_loader_changes_t5_by_its_own_name_for_it(bench, write_lora, lora):
     # The host calls T5 the first text encoder; the release's lora_te goes through our loader.
-    tensors = {
-        k.replace("lora_te_", "lora_te1_"): v for k, v in release_lora.items() if k.startswith("lora_te_")
-    }
+    tensors = {k.replace("lora_te_", "lora_te1_"): v for k, v in lora.items() if k.startswith("lora_te_")}
     name = write_lora("t5_stock.safetensors", tensors)
     graph = Graph()
     loader = graph.load()
