@@ -1,10 +1,12 @@
 """Make the pictures of docs/gallery.md: ``python -m devtools.result_strips [NAME ...]``.
 
 Runs the shipped workflows with nano in a real ComfyUI and lays frames of what they save out in rows, below what
-they were given. Seeds are fixed in the workflows.
+they were given. Seeds are fixed in the workflows. Each picture stores what it was made from (:func:`origin`), so that a
+test sees when it is old.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from . import base_directory, workflows
 from .environment import DEV, ROOT
@@ -24,6 +26,9 @@ FOLDER = ROOT / "docs" / "images"
 BASE = DEV / "result_strips"
 COLUMNS, SIDE, GAP, GUTTER = 8, 88, 4, 76
 _PAPER, _INK = (255, 255, 255), (60, 60, 67)
+ORIGIN_KEY = "made from"
+_WEIGHTS = (ROOT / "checkpoints", ROOT / "assets" / "loras")
+_SAMPLES = (base_directory.START_IMAGE, base_directory.END_IMAGE, base_directory.START_VIDEO)
 _EMPTY, _LINE = (240, 240, 243), (205, 205, 210)
 
 Frames = list[Image.Image]
@@ -64,6 +69,28 @@ class Runs:
         saved = [file for suffix in (".mp4", ".png") for file in workflows.saved_files(outputs, suffix)]
         output = self.server.base / "output"
         return [frame for file in saved for frame in frames_of(output / file["subfolder"] / file["filename"])]
+
+
+def origin(name: str) -> str:
+    """Return a hash of what a strip shows: its workflow's nodes, values and links, the shipped weights and samples."""
+    workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    # Where a node stands and what a note says change nothing.
+    nodes = [
+        [node["id"], node["type"], node["mode"], node.get("widgets_values")]
+        for node in workflow["nodes"]
+        if node["type"] != "MarkdownNote"
+    ]
+    found = hashlib.sha256(json.dumps([sorted(nodes, key=lambda node: node[0]), workflow["links"]]).encode())
+    weights = [path for folder in _WEIGHTS for path in folder.rglob("*.safetensors")]
+    for path in sorted((*weights, *_SAMPLES), key=Path.as_posix):
+        found.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def stored_origin(path: Path) -> str | None:
+    """Return the hash that a strip was saved with."""
+    with Image.open(path) as picture:
+        return picture.info.get(ORIGIN_KEY)
 
 
 def places(count: int, columns: int = COLUMNS) -> list[int]:
@@ -167,12 +194,16 @@ def main(arguments: list[str] | None = None) -> int:
     # An earlier run that was broken off may have left an unfinished long video, which would be gone on with.
     shutil.rmtree(BASE / "output", ignore_errors=True)
     base = base_directory.prepare(BASE, link_pack=True)
-    with HostServer(base, log=base / "server.log") as server:
-        runs = Runs(server)
-        for name in options.names or STRIPS:
-            path = options.folder / f"result_{name}.png"
-            strip(STRIPS[name](runs)).save(path, optimize=True)
-            print(path)
+    for name in options.names or STRIPS:
+        # A server for each, so that one made alone is the same as one made with all: what ran
+        # before in a server can change last digits.
+        with HostServer(base, log=base / "server.log") as server:
+            picture = strip(STRIPS[name](Runs(server)))
+        path = options.folder / f"result_{name}.png"
+        text = PngImagePlugin.PngInfo()
+        text.add_text(ORIGIN_KEY, origin(name))
+        picture.save(path, optimize=True, pnginfo=text)
+        print(path)
     return 0
 
 

@@ -42,6 +42,13 @@ def test_gallery_shows_a_template_with_its_prompts(name):
         assert picture.width == width
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_strips_show_what_the_templates_make_now(name):
+    made_from = result_strips.stored_origin(DOCS / "images" / f"result_{name}.png")
+    command = f"python -m devtools.result_strips {name}"
+    assert made_from == result_strips.origin(name), f"repaired, in the venv of .dev/, by: {command}"
+
+
 @pytest.mark.parametrize(
     ("name", "draw"),
     [

@@ -64,7 +64,7 @@ class HelpPanel(UserInterface):
         info.click()
         heading = re.match("# (.+)", self.expected_page(node)).group(1)
         arguments = [heading, f"/extensions/EasyAnimateV3/docs/images/{node}.png"]
-        return self.page.wait_for_function(SHOWN, arg=arguments, timeout=20_000).json_value()
+        return self.page.wait_for_function(SHOWN, arg=arguments).json_value()
 
 
 @pytest.fixture(scope="module", params=["en", "zh"])

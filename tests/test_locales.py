@@ -9,8 +9,10 @@ from devtools.environment import ROOT
 from devtools.locales import COMMAND, SOURCE, TRANSLATIONS, english_texts, flat, pack_infos, read
 
 ENGLISH = flat(read(SOURCE))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "web" / "docs").glob("*.md"))]
-CHINESE_README = ROOT / "README.zh-CN.md"
+HELP = {page: page.with_suffix("") / "zh.md" for page in sorted((ROOT / "web" / "docs").glob("*.md"))}
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "migration.md")
+PAGES = HELP | {page: page.with_suffix(".zh-CN.md") for page in DOCUMENTS}
+INPUTS = {key.split(".")[2] for key in ENGLISH if ".inputs." in key}
 # Labels that Chinese users know by these names.
 SAME = {"CLIP", "VAE", "CFG", "Latent"}
 # Numbers, and what is written as in code: paths, names with underscores, capitals or digits inside.
@@ -24,8 +26,22 @@ LITERAL = re.compile(
 )
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+CODE = re.compile(r"`([^`\n]+)`")
+# Not compared: the pack's name, and what has a number in Chinese alone, which are a month and the name of an input.
+NO_FIGURE = re.compile(r"EasyAnimateV3|\d+ 月|片段_\d+")
+
+
 def literals(text):
     return {found.removesuffix("s") for found in LITERAL.findall(text)}
+
+
+def figures(text):
+    return Counter(NUMBER.findall(NO_FIGURE.sub("", text)))
+
+
+def headings_and_rows(text):
+    return Counter(re.findall(r"^(?:#+ |\|)", text, re.MULTILINE))
 
 
 @pytest.fixture(params=TRANSLATIONS)
@@ -59,6 +75,7 @@ def test_numbers_and_names_are_the_same(translated):
     for key, text in ENGLISH.items():
         if key.endswith((".tooltip", ".description")):
             assert literals(text) <= literals(translated[key]), key
+            assert figures(text) == figures(translated[key]), key
 
 
 def test_equal_texts_are_translated_alike(translated):
@@ -78,8 +95,14 @@ def test_the_server_hands_them_out(server):
 
 @pytest.mark.parametrize("english", PAGES, ids=[page.stem for page in PAGES])
 def test_pages_in_chinese_hold_the_same_figures(english):
-    chinese = CHINESE_README if english.name == "README.md" else english.with_suffix("") / "zh.md"
-    first, second = (page.read_text(encoding="utf-8") for page in (english, chinese))
-    for what in (r"\d+(?:\.\d+)?", r"`[^`\n]+`", r"^#+ ", r"^\|"):
-        count, translated = (Counter(re.findall(what, text, re.MULTILINE)) for text in (first, second))
-        assert count <= translated, f"what only {english.name} has: {count - translated}"
+    first, second = (page.read_text(encoding="utf-8") for page in (english, PAGES[english]))
+    # Figures, headings and rows of tables.
+    for found in (figures, headings_and_rows):
+        count, translated = found(first), found(second)
+        assert count == translated, f"differs: {count - translated}, {translated - count}"
+    code, translated = (Counter(CODE.findall(text)) for text in (first, second))
+    assert code <= translated, f"what only {english.name} has: {code - translated}"
+    # English has some names of inputs and choices in italics or in plain words, for which Chinese has no letters.
+    italic = set(re.findall(r"\*([^*\n]+)\*", first))
+    left = set(translated) - set(code) - italic - INPUTS
+    assert not left, f"what only the Chinese page has: {left}"

@@ -43,7 +43,7 @@ CLASSIFIERS = {
     "Topic :: Multimedia :: Video",
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
 }
-NEEDED = {"README.md", "LICENSE", "pyproject.toml", "requirements.txt", "__init__.py"}
+NEEDED = {"README.md", "LICENSE", "pyproject.toml", "requirements.txt", "__init__.py", "convert_workflow.py"}
 NEEDED |= {"nodes", "easyanimate_core", "workflows", "assets", "checkpoints", "docs"}
 OPTIONAL = {"web", "locales", "training", "CHANGELOG.md", "CONTRIBUTING.md"}
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
@@ -140,19 +140,43 @@ def test_release_that_is_not_ready_says_why(project, changelog, reason):
         registry_release.prepare(project, changelog, "someone/Fork")
 
 
+JOBS = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))["jobs"]
+
+
+def test_workflow_publishes_from_main_alone_and_after_the_tests():
+    assert JOBS["version"]["if"] == "github.ref == 'refs/heads/main'"
+    assert JOBS["test"]["needs"] == "version"
+    assert JOBS["test"]["if"] == "needs.version.outputs.publish == 'true'"
+    tests = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    assert JOBS["test"]["steps"] == tests["jobs"]["test"]["steps"]
+    assert JOBS["publish"]["needs"] == ["version", "test"]
+    # Any condition of its own could let it run although the tests failed.
+    assert "if" not in JOBS["publish"]
+    with_key = [name for name, job in JOBS.items() if "secrets.REGISTRY_ACCESS_TOKEN }}" in str(job)]
+    assert with_key == ["publish"]
+
+
 @pytest.mark.skipif(
-    shutil.which("bash") is None, reason="no bash, which the workflow's steps are written for"
+    # What Windows calls bash may be that of its Linux, which sees other paths.
+    sys.platform == "win32" or shutil.which("bash") is None,
+    reason="no bash, which the workflow's steps are written for",
 )
 @pytest.mark.parametrize(
-    ("event", "before", "after", "changed"),
+    ("event", "before", "after", "tag", "publish"),
     [
-        ("push", "0.1.0", "0.1.1", "true"),
-        ("push", "0.1.0", "0.1.0", "false"),
-        ("push", None, "0.1.0", "true"),
-        ("workflow_dispatch", "0.1.0", "0.1.0", "true"),
+        ("push", "0.1.0", "0.1.1", "v0.1.0", "true"),
+        ("push", "0.9.0", "0.10.0", None, "true"),
+        ("push", "0.1.0", "0.1.0", None, "false"),
+        ("push", "0.1.1", "0.1.0", None, "false"),
+        ("push", "0.1.0", "0.1.1", "v0.1.1", "false"),
+        # The first push, and a forced one whose commit before is gone.
+        ("push", None, "0.1.0", None, "false"),
+        ("push", "gone", "0.1.1", None, "false"),
+        ("workflow_dispatch", "0.1.0", "0.1.0", None, "true"),
+        ("workflow_dispatch", "0.1.0", "0.1.0", "v0.1.0", "false"),
     ],
 )
-def test_workflow_publishes_new_versions_only(event, before, after, changed, tmp_path):
+def test_workflow_publishes_new_versions_only(event, before, after, tag, publish, tmp_path):
     def git(*arguments):
         who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
         return subprocess.run(
@@ -160,21 +184,23 @@ def test_workflow_publishes_new_versions_only(event, before, after, changed, tmp
         ).stdout.strip()
 
     git("init", "-q")
-    commits = ["0" * 40]
-    for version in filter(None, (before, after)):
+    gone = {None: "0" * 40, "gone": "1" * 40}
+    commits = [gone.get(before)]
+    for version in (after,) if before in gone else (before, after):
         (tmp_path / "pyproject.toml").write_text(
             f'[project]\nname = "a"\nversion = "{version}"\n# {len(commits)}\n'
         )
         git("add", "-A")
         git("commit", "-q", "-m", version)
         commits.append(git("rev-parse", "HEAD"))
-    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
-    (step,) = (step for step in workflow["jobs"]["publish"]["steps"] if step.get("id") == "version")
+    if tag:
+        git("tag", tag)
+    (step,) = (step for step in JOBS["version"]["steps"] if step.get("id") == "version")
     output = tmp_path / "output"
     environ = {**os.environ, "GITHUB_EVENT_NAME": event, "GITHUB_OUTPUT": str(output)}
     environ["BEFORE"] = commits[-2] if event == "push" else ""
     subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=environ, check=True)
-    assert output.read_text() == f"changed={changed}\n"
+    assert output.read_text() == f"publish={publish}\n"
 
 
 # ---- Imports and requirements
@@ -224,16 +250,22 @@ def archived():
         pytest.skip(str(error))
 
 
+def tracked():
+    """Return the files that git knows: what else lies about in a checkout is nobody's concern."""
+    git = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "ls-files", "-z"]
+    return set(subprocess.run(git, capture_output=True, check=True).stdout.decode().split("\0")[:-1])
+
+
 def test_archive_has_what_users_need_and_no_more(archived):
-    top = {path.split("/")[0] for path in archived if not re.fullmatch(r"README\.\S+\.md", path)}
-    assert top >= NEEDED
-    assert top <= NEEDED | OPTIONAL
+    known = tracked()
+    assert {path.split("/")[0] for path in archived} >= NEEDED
+    top = {path.split("/")[0] for path in known.intersection(archived)}
+    assert {name for name in top if not re.fullmatch(r"README\.\S+\.md", name)} <= NEEDED | OPTIONAL
     assert not {path for path in archived if path.endswith((".pyc", "icon.png", "banner.png"))}
-    for folder in ("nodes", "easyanimate_core", "checkpoints", "workflows", "assets", "web", "locales"):
-        for path in (ROOT / folder).rglob("*"):
-            relative = path.relative_to(ROOT).as_posix()
-            if path.is_file() and "__pycache__" not in relative and path.parent != ROOT / "assets":
-                assert relative in archived
+    for folder in ("nodes", "easyanimate_core", "checkpoints", "workflows", "assets/loras", "web", "locales"):
+        shipped = {path for path in known if path.startswith(f"{folder}/") and (ROOT / path).is_file()}
+        assert shipped
+        assert shipped <= set(archived)
 
 
 def test_links_of_the_archives_documents_lead_somewhere(archived):
