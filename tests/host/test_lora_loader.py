@@ -9,10 +9,13 @@ from graphs import Graph
 from safetensors.torch import save_file
 
 from devtools import tiny_checkpoint, tiny_lora
-from devtools.golden import relative_error
+from devtools.environment import ROOT
+from devtools.golden import read_case, relative_error, rule_state_dict
 from easyanimate_core.checkpoint import read_state_dict
 from easyanimate_core.checkpoint.lora import merge_lora, to_native_names
+from easyanimate_core.transformer import EasyAnimateTransformer3D, TransformerConfig
 
+GOLDEN = ROOT / "tests" / "golden"
 LINEAR = "transformer_blocks.3.attn1.to_q.weight"
 
 
@@ -73,6 +76,49 @@ def test_equals_weights_that_the_lora_is_merged_into(bench, lora, plain, sampled
     patched = sampled(bench, (tiny_lora.NAME, strength))
     assert relative_error(patched, sampled_merged((lora, strength))) < 1e-5
     assert relative_error(patched, plain) > 1e-3
+
+
+@torch.no_grad()
+def test_golden_lora_of_the_release_gives_the_golden_output(bench, host, write_lora):
+    import comfy.model_management
+
+    tensors, metadata = read_case(GOLDEN / "lora" / "lora_kohya.safetensors")
+    config = json.loads((GOLDEN / "dit" / "config.json").read_text())
+    shapes = {
+        name: tensor.shape
+        for name, tensor in EasyAnimateTransformer3D(TransformerConfig.from_dict(config), device="meta")
+        .state_dict()
+        .items()
+    }
+    file = host.base / "models" / "diffusion_models" / "golden_of_lora.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_file(rule_state_dict(shapes), file, {"config": json.dumps(config)})
+    name = write_lora(
+        "golden.safetensors",
+        {key.removeprefix("lora."): tensor for key, tensor in tensors.items() if key.startswith("lora.")},
+    )
+    graph = Graph()
+    loader = graph.add("EasyAnimateV3TransformerLoader", transformer_name=file.name, weight_dtype="default")
+    plain, patched = bench.value(
+        graph, loader, apply(graph, loader, name, strength=float(metadata["multiplier"]))
+    )
+
+    def output(model):
+        comfy.model_management.load_models_gpu([model])
+        always = bench.core("host.clip_schedule").pack_ratio(1.0)
+        return model.model.diffusion_model(
+            torch.cat([tensors["latent"], tensors["inpaint"]], dim=1),
+            tensors["timestep"],
+            tensors["text"],
+            context_lengths=tensors["text_mask"].sum(1).long(),
+            clip_embeds=tensors["clip"],
+            clip_ratio=torch.full((len(tensors["clip"]),), always),
+        )
+
+    # The host takes the noise alone; the learned sigma behind it is not used.
+    expected = tensors["output"][:, :4]
+    assert relative_error(output(patched), expected) < 1e-5
+    assert relative_error(output(plain), expected) > 1e-3
 
 
 def test_loras_add_up(bench, lora, write_lora, sampled_merged):
