@@ -78,9 +78,7 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
     # A few files are done sooner in one process, which a debugger can enter too.
     one_process = ("tests", "./tests", "/", "-n", "--pdb", "--trace")
     whole = not any(argument.startswith(one_process) for argument in pytest_arguments)
-    # In the order of tests/conftest.py, which knows the longest files; pytest-xdist would go by the number of tests.
-    by_file = ("--dist", "loadfile", "--no-loadscope-reorder")
-    workers = ["-n", str(min(os.cpu_count() or 1, 4)), *by_file] if whole else []
+    workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"] if whole else []
     return run(python, "-m", "pytest", *workers, *pytest_arguments)
 
 

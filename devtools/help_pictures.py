@@ -6,7 +6,6 @@ here where no workflow holds the node.
 
 import io
 import json
-import shutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +14,12 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from . import base_directory
+from .browser import OPTIONS, find_chromium
 from .environment import DEV, ROOT
 from .host_server import HostServer
 
 FOLDER = ROOT / "web" / "docs" / "images"
 WORKFLOWS = ROOT / "workflows"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Off: what a container has no right or no device for, and what would call out.
-OPTIONS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-)
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
 VIEWPORT = {"width": 1500, "height": 1500}
 MOST_COLOURS, FEWEST_COLOURS = 256, 16
@@ -250,7 +241,7 @@ def small_png(picture: Image.Image) -> bytes:
 
 def main(names: list[str]) -> int:
     """Make the pictures of these nodes, or all."""
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser_path = find_chromium()
     if browser_path is None:
         print("There is no Chromium or Chrome on PATH, which draws the pictures.", file=sys.stderr)
         return 1

@@ -17,20 +17,6 @@ import torch  # noqa: E402
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(4, os.cpu_count() or 1))
 
 
-# Started first, so that no worker is left with a long file while the others have nothing to do.
-LONGEST_FILES = (
-    "test_browser.py",
-    "test_nano.py",
-    "test_workflows.py",
-    "test_long_video.py",
-    "test_migration.py",
-)
-
-
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
-
-
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """Folder of a tiny random checkpoint in the official layout; copy it before changing anything in it."""

@@ -1,7 +1,6 @@
 """The shipped workflows in the real user interface: Chromium on a real server, clicked as a user would."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,27 +18,15 @@ from test_workflows import (
 )
 
 from devtools.base_directory import PACK_NAME
+from devtools.browser import OPTIONS, find_chromium
 from devtools.environment import DEV
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge"))),
-    None,
-)
+CHROMIUM = find_chromium()
 if CHROMIUM is None:
     pytest.skip(
         "no Chromium or Chrome on PATH, so the user interface was not tested", allow_module_level=True
     )
 
-# Off: what a container has no right or no device for, and what would call out.
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # No dialog for first-time users over everything, and little drawing while the model computes on the same cores.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MaximumFps": 5}
 
@@ -225,7 +212,7 @@ class UserInterface:
 @pytest.fixture(scope="module")
 def interface(server):
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
         page = browser.new_page(viewport={"width": 1920, "height": 1000}, locale="en-US")
         page.set_default_timeout(60_000)
         interface = UserInterface(page, server)

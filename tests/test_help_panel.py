@@ -5,8 +5,10 @@ import urllib.request
 
 import pytest
 from playwright.sync_api import sync_playwright
-from test_browser import CHROMIUM, OPTIONS, UserInterface
+from test_browser import CHROMIUM, UserInterface
 from test_help_pages import NODES, PICTURES, page_file
+
+from devtools.browser import OPTIONS
 
 FEW = ("EasyAnimateV3ImageToVideo", "EasyAnimateV3TextEncode", "EasyAnimateV3SaveVideo")
 assert set(FEW) <= set(NODES)
@@ -70,7 +72,7 @@ class HelpPanel(UserInterface):
 @pytest.fixture(scope="module", params=["en", "zh"])
 def panel(request, server):
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
         page = browser.new_page(viewport={"width": 1920, "height": 1000}, locale="en-US")
         page.set_default_timeout(60_000)
         panel = HelpPanel(page, server, request.param)

@@ -7,6 +7,7 @@ expansion, and what native models are made of: the ``comfy`` modules that its ow
 
 from typing import Any
 
+import comfy.cli_args
 import comfy.model_management
 import comfy.ops
 import latent_preview
@@ -65,8 +66,6 @@ def is_host_previewer(previewer: Any) -> bool:
 
 def launch_option(name: str) -> Any:
     """Return an option of ComfyUI's command line, or None where this version has none of the name."""
-    import comfy.cli_args
-
     return getattr(comfy.cli_args.args, name, None)
 
 
