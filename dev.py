@@ -1,6 +1,6 @@
 """Set-up, tests and demo in one command; needs Python 3.10 or newer.
 
-``python dev.py {demo,test,serve,parity,quality,bench}``
+``python dev.py {demo,test,soak,serve,parity,quality,bench}``
 
 The first run makes a virtual environment and a ComfyUI in ``.dev/`` (or uses the one that ``COMFYUI_PATH``
 names); later runs reuse them.
@@ -12,6 +12,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said plainly to whoever starts i
     sys.exit("dev.py needs Python 3.10 or newer; this is " + sys.version.split()[0] + ".")
 
 import argparse
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -27,6 +28,9 @@ def main(arguments: list[str]) -> int:
         "demo", help="run image-to-video with the shipped checkpoint and print the mp4's path"
     )
     commands.add_parser("test", help="lint and tests; further arguments go to pytest", add_help=False)
+    commands.add_parser(
+        "soak", help="the robustness tests in their long form; further arguments go to pytest", add_help=False
+    )
     serve = commands.add_parser("serve", help="start ComfyUI with this pack and its nano checkpoint")
     serve.add_argument("--port", type=int, default=8188)
     parity = commands.add_parser("parity", help="check every golden case of a folder")
@@ -44,12 +48,14 @@ def main(arguments: list[str]) -> int:
     bench.add_argument("--reference", metavar="DIR", type=Path)
     bench.add_argument("--reference-python", metavar="PATH", type=Path)
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in ("test", "quality", "bench"):
+    if rest and options.command not in ("test", "soak", "quality", "bench"):
         parser.error(f"unknown argument: {rest[0]}")
     try:
         python = environment.set_up()
         if options.command == "test":
             return test(python, arguments[1:])
+        if options.command == "soak":
+            return soak(python, arguments[1:])
         if options.command == "quality":
             return run(python, "-m", "devtools.quality", *arguments[1:])
         if options.command == "bench":
@@ -80,6 +86,22 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
     whole = not any(argument.startswith(one_process) for argument in pytest_arguments)
     workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"] if whole else []
     return run(python, "-m", "pytest", *workers, *pytest_arguments)
+
+
+def soak(python: Path, pytest_arguments: list[str]) -> int:
+    """Run the robustness tests in their long form and print what they measured."""
+    figures = environment.ROOT / ".dev" / "soak.jsonl"
+    figures.unlink(missing_ok=True)
+    os.environ["EASYANIMATE_ROBUSTNESS"] = "long"
+    os.environ["EASYANIMATE_FIGURES"] = str(figures)
+    named = any(argument.startswith(("tests", "./tests", "/")) for argument in pytest_arguments)
+    folder = [] if named else ["tests/robustness"]
+    status = run(python, "-m", "pytest", "-v", "--durations=20", *folder, *pytest_arguments)
+    if figures.is_file():
+        for line in figures.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            print(f"{row['name']}: {row['value']}")
+    return status
 
 
 def benchmark(
