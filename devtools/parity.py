@@ -1,4 +1,4 @@
-"""Every golden case of a folder against the core: ``python -m devtools.parity DIR [--seed N]``.
+"""Every golden case of a folder against the core: ``python -m devtools.parity DIR [--seed N] [--device cuda]``.
 
 The sub-folder says what kind of case a file is; ``dit/config.json`` and ``vae/config.json`` say which models.
 """
@@ -69,7 +69,7 @@ class Result:
         return f"{line}  {self.reason}" if self.reason else line
 
 
-def cases(folder: Path, seed: int | None = None) -> list[Case]:
+def cases(folder: Path, seed: int | None = None, device: str = "cpu") -> list[Case]:
     """Return every golden case of ``folder``, in a fixed order.
 
     Parameters
@@ -78,8 +78,10 @@ def cases(folder: Path, seed: int | None = None) -> list[Case]:
         Folder with any of the sub-folders dit, vae, sampler, pipeline, lora and misc.
     seed : int, optional
         Seed of the weight rule where a file does not name its own; 7 by default.
+    device : str
+        Where the models and samplers run.
     """
-    golden_folder = _GoldenFolder(Path(folder), golden.DEFAULT_SEED if seed is None else seed)
+    golden_folder = _GoldenFolder(Path(folder), golden.DEFAULT_SEED if seed is None else seed, device)
     return [case for kind in _KINDS for case in kind(golden_folder).cases()]
 
 
@@ -96,6 +98,7 @@ def run_case(case: Case) -> Result:
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Return ``||actual - expected|| / ||expected||``, or ``||actual||`` where the expected tensor is zero."""
+    actual, expected = actual.cpu(), expected.cpu()
     if actual.shape == expected.shape and not expected.any():
         return float(actual.double().norm())
     return golden.relative_error(actual, expected)
@@ -109,9 +112,10 @@ def _worst(*errors: float) -> float:
 class _GoldenFolder:
     """The folder's configurations, and models with rule weights made from them."""
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path, seed: int, device: str) -> None:
         self.path = path
         self.seed = seed
+        self.device = device
         # One of each is kept: cases of a folder mostly share their models.
         self.transformer = lru_cache(maxsize=2)(self._transformer)
         self.vae = lru_cache(maxsize=1)(self._vae)
@@ -135,14 +139,21 @@ class _GoldenFolder:
         return rule(_shapes(model), seed)
 
     def transformer_of(self, weights: dict[str, torch.Tensor]) -> EasyAnimateTransformer3D:
-        return _filled(EasyAnimateTransformer3D(self.transformer_config()), weights)
+        return _filled(EasyAnimateTransformer3D(self.transformer_config(), device=self.device), weights)
 
     def _transformer(self, seed: int, damped: bool = False) -> EasyAnimateTransformer3D:
         return self.transformer_of(self.transformer_weights(seed, damped))
 
     def _vae(self, seed: int) -> SliceVAE:
-        model = SliceVAE(SliceVAEConfig.from_dict(self._config("vae")))
+        model = _PlacedVAE(SliceVAEConfig.from_dict(self._config("vae")), device=self.device)
         return _filled(model, golden.rule_state_dict(_shapes(model), seed))
+
+
+class _PlacedVAE(SliceVAE):
+    """Takes clips from main memory too, where the conditioning of text-to-video is made."""
+
+    def encode(self, pixels: torch.Tensor, **options: Any) -> torch.Tensor:
+        return super().encode(pixels.to(self.quant_conv.weight.device), **options)
 
 
 def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
@@ -157,12 +168,14 @@ def _filled(model: Any, weights: dict[str, torch.Tensor]) -> Any:
 class _TensorFile:
     """One golden safetensors file, read when it is needed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str) -> None:
         self.path = path
+        self._device = device
 
     @cached_property
     def _content(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        return golden.read_case(self.path)
+        tensors, metadata = golden.read_case(self.path)
+        return {name: tensor.to(self._device) for name, tensor in tensors.items()}, metadata
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -184,9 +197,10 @@ class _TensorCases:
 
     def cases(self) -> Iterator[Case]:
         for path in sorted((self.folder.path / self.name).glob("*.safetensors")):
-            yield Case(
-                f"{self.name}/{path.stem}", self.limit, lambda path=path: self.check(_TensorFile(path))
-            )
+            yield Case(f"{self.name}/{path.stem}", self.limit, lambda path=path: self._check_file(path))
+
+    def _check_file(self, path: Path) -> float:
+        return self.check(_TensorFile(path, self.folder.device))
 
     def check(self, file: _TensorFile) -> float:
         raise NotImplementedError
@@ -213,7 +227,11 @@ def forward_error(
 
     def given(name: str, channels: int) -> torch.Tensor:
         shape = (expected.shape[0], channels, frames, height, width)
-        return tensors[name] if name in tensors else golden.rule_input(f"{case}.{name}", shape, seed)
+        return (
+            tensors[name]
+            if name in tensors
+            else golden.rule_input(f"{case}.{name}", shape, seed).to(expected)
+        )
 
     latent_channels = expected.shape[1] // 2
     x = given("latent", latent_channels)
@@ -255,7 +273,7 @@ class _VaeCases(_TensorCases):
     def _pixels(case: str, mean: torch.Tensor, seed: int) -> torch.Tensor:
         batch, _, frames, height, width = mean.shape
         shape = (batch, 3, _TIME * frames, _SPACE * height, _SPACE * width)
-        return golden.rule_input(f"vae.{case}.pixels", shape, seed).clamp(-1, 1)
+        return golden.rule_input(f"vae.{case}.pixels", shape, seed).clamp(-1, 1).to(mean)
 
 
 class _SamplerCases(_TensorCases):
@@ -430,8 +448,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="devtools.parity", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--device", default="cpu", help="where to compute, such as cuda; in float32 without TF32"
+    )
     options = parser.parse_args(arguments)
-    found = cases(options.folder, options.seed)
+    # On by default in convolutions, where it keeps three digits.
+    torch.backends.cudnn.allow_tf32 = False
+    found = cases(options.folder, options.seed, options.device)
     if not found:
         print(
             f"no golden cases in {options.folder}: it needs sub-folders such as dit, vae or sampler",

@@ -309,7 +309,17 @@ def frames_in_memory(height, width):
     return sum(storages.values()) / (height * width * 3 * 4)
 
 
+@pytest.fixture
+def new_objects_alone():
+    """Keeps what other tests left out of the collector's view: looking through a host's objects takes seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("drift_control", ["off", "mean_std", "histogram"])
+@pytest.mark.usefixtures("new_objects_alone")
 def test_only_the_handed_on_frames_stay_in_memory(drift_control):
     plan = plan_segments(16, 4, count=6)
     earlier = []
