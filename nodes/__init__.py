@@ -17,6 +17,8 @@ from . import (
     vae,
     video,
 )
+from .memory import say_what_to_lower
+from .settings import check_settings
 
 
 class EasyAnimateV3Extension(ComfyExtension):
@@ -37,7 +39,7 @@ class EasyAnimateV3Extension(ComfyExtension):
             video,
             long_video,
         )
-        return [node for stage in stages for node in stage.NODES]
+        return [say_what_to_lower(check_settings(node)) for stage in stages for node in stage.NODES]
 
 
 async def comfy_entrypoint() -> EasyAnimateV3Extension:

@@ -10,6 +10,7 @@ from ..easyanimate_core.host.conditioning import (
     size_warning,
     snap_length,
 )
+from ..easyanimate_core.host.inputs import require_conditioning
 from ..easyanimate_core.host.progress import place_in_expansion
 from .messages import show_in_node
 
@@ -111,6 +112,8 @@ class EasyAnimateV3ImageToVideo(io.ComfyNode):
         clip_mix: float = 0.5,
     ) -> io.NodeOutput:
         """Encode the given frames and attach them to both conditionings."""
+        require_conditioning(positive, "positive")
+        require_conditioning(negative, "negative")
         frames = snap_length(length)
         inpaint = encode_frames(vae, width, height, frames, start_image, end_image)
         snapped = (

@@ -1,20 +1,19 @@
 """Videos of any length, straight to disk."""
 
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
 
-from ..easyanimate_core.continuation import JoinSettings
+from ..easyanimate_core.continuation import MAX_SEGMENTS, JoinSettings
 from ..easyanimate_core.host.continuation import SegmentRenderer, plan_continuation
 from ..easyanimate_core.host.fingerprint import upstream_values
-from ..easyanimate_core.host.long_video import LongVideoJob, resume_unfinished
-from ..easyanimate_core.video import LongVideo
+from ..easyanimate_core.host.inputs import require_conditioning
+from ..easyanimate_core.host.long_video import LongVideoJob, begin_new, resume_unfinished
 from .messages import show_in_node, show_progress
+from .places import save_place
 from .segments import segment_inputs
-from .video import graph_metadata, save_place, saving_inputs
+from .video import graph_metadata, saving_inputs
 
-MAX_SEGMENTS = 100_000
 RESUME, START_NEW = "resume", "start new"
 # What these come from is compared by its settings; images are compared by their pixels.
 MODEL_INPUTS = ["model", "clip", "vae", "clip_vision", "negative"]
@@ -86,6 +85,7 @@ class EasyAnimateV3LongVideo(io.ComfyNode):
         end_image: io.Image.Type | None = None,
     ) -> io.NodeOutput:
         """Make what is missing of the video."""
+        require_conditioning(negative, "negative")
         plan = plan_continuation(
             model,
             vae,
@@ -119,22 +119,23 @@ class EasyAnimateV3LongVideo(io.ComfyNode):
         joining = JoinSettings(overlap_mix, drift_control, drift_strength, drift_scope)
         job = LongVideoJob(plan, overlap, renderer, joining, video, start_image, end_image)
 
-        folder, name, _, subfolder = save_place(filename_prefix, plan.width, plan.height)
+        place = save_place(filename_prefix, plan.width, plan.height)
         models = upstream_values(cls.hidden.dynprompt, cls.hidden.unique_id, MODEL_INPUTS)
         inputs = {**models, **job.inputs(), "fps": fps, "crf": crf}
+        metadata = graph_metadata(cls.hidden)
+        show_progress(cls, "\n".join(plan.notes(vae)))
         target = None
         if if_unfinished == RESUME:
-            target = resume_unfinished(Path(folder), name, inputs, job.parts)
+            target = resume_unfinished(place.folder, place.name, inputs, job.parts)
         if target is None:
             # Asked for now, since folders that a crash left empty are gone and their numbers free.
-            counter = save_place(filename_prefix, plan.width, plan.height)[2]
-            target = LongVideo.create(Path(folder) / f"{name}_{counter:05}_.mp4", inputs, fps, crf)
+            place = save_place(filename_prefix, plan.width, plan.height)
+            target = begin_new(place.files(), inputs, fps, crf)
 
-        show_progress(cls, "\n".join(plan.notes(vae)))
-        path, lost = job.write(target, graph_metadata(cls.hidden), lambda text: show_progress(cls, text))
+        path, lost = job.write(target, metadata, lambda text: show_progress(cls, text))
         show_progress(cls, f"Finished: {plan.frames} frames")
         shown: dict[str, Any] = ui.PreviewVideo(
-            [ui.SavedResult(path.name, subfolder, io.FolderType.output)]
+            [ui.SavedResult(path.name, place.subfolder, io.FolderType.output)]
         ).as_dict()
         notes = show_in_node(cls, *plan.notes(vae), *lost) or {}
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui={**shown, **notes})

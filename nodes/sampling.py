@@ -5,6 +5,13 @@ import torch
 from comfy_api.latest import io
 
 from ..easyanimate_core.host.conditioning import ignored_frames_warning, size_warning
+from ..easyanimate_core.host.inputs import (
+    batch_numbers,
+    latent_samples,
+    noise_mask,
+    require_conditioning,
+    require_model,
+)
 from ..easyanimate_core.host.loading import trained_resolution
 from ..easyanimate_core.host.progress import place_in_expansion, sampling_callback
 from ..easyanimate_core.host.sampler import denoised_sigmas, sample_latent
@@ -100,7 +107,11 @@ class EasyAnimateV3Sampler(io.ComfyNode):
         clip_sample: bool = True,
     ) -> io.NodeOutput:
         """Sample the clip."""
-        latent = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        require_model(model)
+        require_conditioning(positive, "positive")
+        require_conditioning(negative, "negative")
+        samples = latent_samples(latent_image, "latent_image")
+        latent = comfy.sample.fix_empty_latent_channels(model, samples)
         sigmas = denoised_sigmas(sampler_name, steps, denoise)
         if len(sigmas) < 2:
             return io.NodeOutput({**latent_image, "samples": latent})
@@ -126,8 +137,8 @@ class EasyAnimateV3Sampler(io.ComfyNode):
             callback=sampling_callback(model, len(sigmas) - 1, part, parts),
             clip_sample=clip_sample,
             whole_run=denoise == 1,
-            batch_index=latent_image.get("batch_index"),
-            noise_mask=latent_image.get("noise_mask"),
+            batch_index=batch_numbers(latent_image, len(latent)),
+            noise_mask=noise_mask(latent_image, latent.shape[1]),
         )
         return io.NodeOutput({**latent_image, "samples": samples}, ui=ui)
 

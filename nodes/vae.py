@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..easyanimate_core.host.conditioning import check_size, require_slice_vae
 from ..easyanimate_core.host.images import rgb_frames
+from ..easyanimate_core.host.inputs import latent_samples
 from ..easyanimate_core.vae import SLICE_FRAMES
 from .messages import show_in_node
 
@@ -84,7 +85,7 @@ class EasyAnimateV3VAEDecode(io.ComfyNode):
         """Decode the latent."""
         require_slice_vae(vae)
         options = {"smoothing": smoothing, "tiled": None if tiling else False}
-        frames = vae.decode(samples["samples"], vae_options=options)
+        frames = vae.decode(latent_samples(samples, "samples"), vae_options=options)
         return io.NodeOutput(frames.flatten(0, 1))
 
 

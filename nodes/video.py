@@ -1,15 +1,18 @@
 """Frames to an mp4 file."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io, ui
 
-from ..easyanimate_core.host.images import eight_bit, rgb_frames
+from ..easyanimate_core.host.images import eight_bit, is_finite, rgb_frames
 from ..easyanimate_core.host.internals import launch_option
+from ..easyanimate_core.host.long_video import stop_if_cancelled
 from ..easyanimate_core.video import write_mp4
+from .messages import show_in_node
+from .places import save_place
+
+_SPOILED = "Some pixels are NaN or infinite, and were saved black or white: look at the node that the frames come from."
 
 
 def saving_inputs(prefix: str) -> list[io.Input]:
@@ -54,19 +57,30 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
                 *saving_inputs("video/EasyAnimateV3"),
             ],
             outputs=[],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, images: io.Image.Type, filename_prefix: str, fps: float, crf: int) -> io.NodeOutput:
         """Write the file and show it in the node."""
-        frames = rgb_frames(images, "images")
+        frames = rgb_frames(images, "images", finite=False)
+        spoiled = None if is_finite(frames) else _SPOILED
         height, width = frames.shape[1:3]
-        folder, name, counter, subfolder = save_place(filename_prefix, width, height)
-        file = f"{name}_{counter:05}_.mp4"
-        write_mp4(Path(folder) / file, eight_bit(frames), fps, crf=crf, metadata=graph_metadata(cls.hidden))
-        return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)]))
+        place = save_place(filename_prefix, width, height)
+        names = place.files()
+        written = write_mp4(
+            next(names),
+            eight_bit(frames),
+            fps,
+            crf=crf,
+            metadata=graph_metadata(cls.hidden),
+            instead=names,
+            check=stop_if_cancelled,
+        )
+        shown = ui.SavedResult(written.path.name, place.subfolder, io.FolderType.output)
+        notes = show_in_node(cls, spoiled) or {}
+        return io.NodeOutput(ui={**ui.PreviewVideo([shown]).as_dict(), **notes})
 
 
 def graph_metadata(hidden: Any) -> dict[str, str]:
@@ -80,22 +94,6 @@ def graph_metadata(hidden: Any) -> dict[str, str]:
     if hidden.prompt is not None:
         entries["prompt"] = hidden.prompt
     return {key: json.dumps(value) for key, value in entries.items()}
-
-
-def save_place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
-    """Return folder, name, number and sub-folder of the next file of a prefix."""
-    output = folder_paths.get_output_directory()
-    try:
-        return folder_paths.get_save_image_path(prefix, output, width, height)[:4]
-    except OSError as error:
-        raise ValueError(
-            f"{error.filename} is no folder to write to ({error.strerror}): choose another filename_prefix or allow it."
-        ) from error
-    except Exception as error:
-        # The host has no class of its own for this; its message is four lines long.
-        raise ValueError(
-            f"filename_prefix {prefix!r} leads outside the output folder {output}: give a path inside of it."
-        ) from error
 
 
 NODES = [EasyAnimateV3SaveVideo]

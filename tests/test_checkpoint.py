@@ -28,7 +28,7 @@ from easyanimate_core.checkpoint import (
     take_config,
     trained_resolution,
 )
-from easyanimate_core.transformer import TransformerConfig
+from easyanimate_core.transformer import EasyAnimateTransformer3D, TransformerConfig
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -549,6 +549,28 @@ def test_persistent_tables_are_dropped():
 )
 def test_trained_resolution(name, config, expected):
     assert trained_resolution(name, config) == expected
+
+
+@pytest.mark.parametrize(("sample_size", "side"), [(32, 16), (64, 32), (128, 32), (256, 32)])
+def test_base_grid(sample_size, side):
+    values = json.loads((GOLDEN / "dit" / "config.json").read_text())
+    assert TransformerConfig.from_dict({**values, "sample_size": sample_size}).base_grid == side
+
+
+def test_norms_have_the_releases_eps():
+    """Too small a part of the golden cases to show there."""
+    config = TransformerConfig.from_dict(json.loads((GOLDEN / "dit" / "config.json").read_text()))
+    model = EasyAnimateTransformer3D(config, device="meta")
+    found = {name: module.eps for name, module in model.named_modules() if hasattr(module, "eps")}
+    motion = "attn_temporal.temporal_transformer"
+    of_a_block = {"norm1": 1e-6, "norm2": 1e-6, f"{motion}.norm": 1e-6}
+    of_a_block |= {
+        f"{motion}.transformer_blocks.0.{name}": 1e-5 for name in ("norms.0", "norms.1", "ff_norm")
+    }
+    expected = {
+        f"transformer_blocks.{index}.{name}": eps for index in range(28) for name, eps in of_a_block.items()
+    }
+    assert found == {**expected, "norm_out": 1e-6}
 
 
 @pytest.mark.parametrize("changed", [{}, {"clip_channels": 1024, "clip_tokens": 4}, {"clip_tokens": 0}])

@@ -1,4 +1,4 @@
-"""Linear layers with what follows them, by the fused kernels and by the layers themselves."""
+"""Linear layers and norms with what follows them, by the fused kernels and by the layers themselves."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from easyanimate_core.layer_weights import weights_of
 from easyanimate_core.linear import gated_linear, linear
+from easyanimate_core.transformer.norms import affine_layer_norm
 
 CASES = {
     "alone": ({}, lambda y, other: y),
@@ -65,3 +66,19 @@ def test_layers_of_unknown_classes_and_layers_with_hooks_are_called():
         linear(unknown, torch.ones(1, 4))
         assert unknown.calls == 1
         assert not linear(hooked, torch.ones(1, 4)).any()
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["alone", "plus"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norm_with_float32_weights_does_what_follows(dtype, added):
+    torch.manual_seed(0)
+    norm, x, plus = nn.LayerNorm(48), torch.randn(2, 3, 5, 48).to(dtype), torch.randn(5, 48)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    wanted = F.layer_norm(x.float(), (48,), norm.weight, norm.bias) + (plus if added else 0)
+    with torch.no_grad():
+        out = affine_layer_norm(norm, x, plus if added else None)
+    assert out.dtype == dtype
+    # Rounded twice, before and after the affine part.
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out.float(), wanted, rtol=tolerance, atol=4 * tolerance)

@@ -55,6 +55,13 @@ def test_every_plan_gives_the_same_result(monkeypatch, dtype, bound, plan, chunk
     assert len(calls) > 1
 
 
+def test_gradients_do_not_change_the_result():
+    """Other kernels run where gradients are on."""
+    model = _make()
+    expected = _run(model)
+    assert relative_error(_forward(model.requires_grad_(True)).detach(), expected) < 3e-6
+
+
 def test_gradients_are_never_computed_in_chunks(monkeypatch):
     """Chunks are written over tensors that the backward pass reads."""
     monkeypatch.setattr(memory, "CHUNK_TOKENS", CHUNK)

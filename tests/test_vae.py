@@ -8,6 +8,7 @@ import torch
 
 from devtools.golden import read_case, relative_error, rule_input, rule_state_dict
 from easyanimate_core.vae import SliceVAE, SliceVAEConfig
+from easyanimate_core.vae.tiling import Tiling, blended_tiles
 
 GOLDEN = Path(__file__).parent / "golden"
 # One forward pass in fp32; a wrong norm epsilon already gives 1e-5.
@@ -124,6 +125,20 @@ def test_frames_of_384_pixels_are_not_tiled(vae):
     assert vae.encode_steps((1, 3, 8, 384, 384)) == 1
     assert vae.encode_steps((1, 3, 144, 384, 672)) == 18 * 2 * 3
     assert vae.decode_steps((1, 4, 36, 48, 84), smoothing=True) == (18 + 17 + 17) * 2 * 3
+
+
+def test_tiles_are_mixed_with_the_one_above_and_then_with_the_one_to_the_left():
+    numbers = iter(range(1, 5))
+
+    def run(tile):
+        return torch.full_like(tile, next(numbers))
+
+    # Four tiles that start every six places and share two.
+    whole = torch.zeros(1, 1, 1, 12, 12)
+    for top, left, tile in blended_tiles(torch.zeros(1, 1, 1, 12, 12), run, Tiling(8, 8)):
+        whole[..., top : top + tile.shape[3], left : left + tile.shape[4]] = tile
+    corner = [[1, 1, 1.5, 2], [1, 1, 1.25, 2], [2, 2, 2.375, 3], [3, 3, 3.5, 4]]
+    assert whole[0, 0, 0, 5:9, 5:9].tolist() == corner
 
 
 def test_a_batch_equals_its_clips(vae):

@@ -14,6 +14,7 @@ from . import base, dit, encoders, folder, latents, lora, models, rings, vae, vi
 from .clips import ClipError, ClipSource
 from .loop import Settings, save_whole
 from .scenes import MAX_FRAMES, SIDE
+from .whole import SaveError
 
 ROOT = Path(__file__).resolve().parent.parent
 _STANDARD_CLIPS = 64
@@ -24,8 +25,14 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.action(options)
-    except (ClipError, CheckpointError, FileNotFoundError) as error:
+    except (ClipError, CheckpointError, FileNotFoundError, SaveError) as error:
         sys.stderr.write(f"training: {error}\n")
+        return 1
+    except OSError as error:
+        where = f"{error.filename} cannot be used" if error.filename else "A file cannot be used"
+        sys.stderr.write(
+            f"training: {where} ({error.strerror or error}): choose another place or allow it.\n"
+        )
         return 1
     except torch.multiprocessing.ProcessRaisedException as error:
         sys.stderr.write(f"training: {str(error).strip().splitlines()[-1].partition(': ')[2]}\n")

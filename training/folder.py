@@ -13,6 +13,7 @@ from easyanimate_core.vae import SliceVAE
 from . import encoders, models
 from .clips import ClipError
 from .loop import save_whole
+from .whole import whole_file
 
 _WEIGHTS = {
     "transformer": "diffusion_pytorch_model.safetensors",
@@ -86,7 +87,8 @@ def write(
     for name, (config, tensors, dtype) in parts.items():
         _write_json(folder / name / "config.json", config)
         stored = {key: value.to(dtype).contiguous() for key, value in sorted(tensors.items())}
-        save_file(stored, folder / name / _WEIGHTS[name], metadata={"format": "pt"})
+        with whole_file(folder / name / _WEIGHTS[name]) as partial:
+            save_file(stored, partial, metadata={"format": "pt"})
     _write_json(folder / "image_encoder" / "preprocessor_config.json", encoders.preprocessor_config())
     _write_json(folder / "scheduler" / "scheduler_config.json", models.scheduler_config())
     write_sentencepiece(folder / "tokenizer" / "spiece.model")
@@ -126,12 +128,12 @@ def unpack(checkpoint: Path, run: Path) -> None:
         "dit": read(checkpoint, "transformer"),
     }
     for stage, tensors in stages.items():
-        (Path(run) / stage).mkdir(parents=True, exist_ok=True)
         save_whole(Path(run) / stage / "weights.pt", tensors)
     for stage, component in (("vae", "vae"), ("dit", "transformer")):
-        shutil.copyfile(Path(checkpoint) / component / "config.json", Path(run) / stage / "config.json")
+        with whole_file(Path(run) / stage / "config.json") as partial:
+            shutil.copyfile(Path(checkpoint) / component / "config.json", partial)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

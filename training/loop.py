@@ -17,6 +17,7 @@ from . import workers
 from .clips import ClipError
 from .muon import Muon
 from .pictures import curves, write_png
+from .whole import whole_file
 
 _SHOWN_POINTS = 400
 
@@ -256,7 +257,8 @@ class Trainer:
             "record": self.progress.record,
         }
         save_whole(self.folder / "state.pt", state)
-        (self.folder / "losses.json").write_text(json.dumps(self.progress.record))
+        with whole_file(self.folder / "losses.json") as partial:
+            partial.write_text(json.dumps(self.progress.record))
         write_png(self.folder / "loss.png", curves(self.progress.record))
 
     def _load(self) -> None:
@@ -292,9 +294,8 @@ def _optimizers(model: nn.Module, matrices: Collection[str]) -> list[torch.optim
 
 def save_whole(path: Path, value: Any) -> None:
     """Save with torch so that a crash leaves the old file or the new one."""
-    partial = path.with_suffix(".partial")
-    torch.save(value, partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        torch.save(value, partial)
 
 
 def averaged(folder: Path) -> dict[str, torch.Tensor]:

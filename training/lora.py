@@ -14,6 +14,7 @@ from .base import Base
 from .clips import ClipError, ClipSource
 from .latents import Encoder
 from .loop import Settings, Trainer, averaged
+from .whole import whole_file
 
 # All linear layers of a block, as in the release's files: attention, feed-forward, and the motion module's projections.
 LAYERS = (".to_q", ".to_k", ".to_v", ".to_out.0", ".net.0.proj", ".net.2", ".proj_in", ".proj_out")
@@ -170,7 +171,8 @@ def export(
     model = EasyAnimateTransformer3D(TransformerConfig.from_dict(config), device="meta")
     path = Path(path)
     other = path.with_name(f"{path.stem}_comfyui{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(kohya, path, metadata)
-    save_file(to_native_names(kohya, model.state_dict()), other, metadata)
+    native = to_native_names(kohya, model.state_dict())
+    for tensors, file in ((kohya, path), (native, other)):
+        with whole_file(file) as partial:
+            save_file(tensors, partial, metadata)
     return path, other

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from .whole import whole_file
+
 _CURVE_COLOURS = ((0.16, 0.36, 0.80), (0.86, 0.26, 0.20), (0.15, 0.60, 0.30), (0.60, 0.30, 0.70))
 
 
@@ -21,8 +23,8 @@ def write_png(path: Path, image: torch.Tensor) -> None:
     data = zlib.compress(bytes(rows.flatten().tolist()), 9)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks))
+    with whole_file(path) as partial:
+        partial.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks))
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

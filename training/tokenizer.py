@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from .scenes import ACTIONS, BACKGROUNDS, SHAPES
+from .whole import whole_file
 
 PAD, END, UNKNOWN = 0, 1, 2
 _SPACE = "\u2581"
@@ -71,5 +72,5 @@ def write_sentencepiece(path: Path) -> None:
         num_threads=1,
         minloglevel=2,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.getvalue())
+    with whole_file(path) as partial:
+        partial.write_bytes(model.getvalue())

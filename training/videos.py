@@ -146,7 +146,6 @@ def prepare(folder: Path, target: Path, side: int, fps: float = 24.0) -> list[Pa
     written = []
     for video in read_folder(folder, side, fps):
         path = Path(target) / f"{video.name}{PREPARED}"
-        path.parent.mkdir(parents=True, exist_ok=True)
         save_whole(path, {"frames": video.frames, "caption": video.text})
         written.append(path)
     return written

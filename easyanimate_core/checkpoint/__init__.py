@@ -1,5 +1,6 @@
 """Checkpoint files and folders: reading, recognising and checking them before any model is built."""
 
+from ..errors import CheckpointError
 from .detect import (
     checkpoint_kind,
     describe_kind,
@@ -8,8 +9,7 @@ from .detect import (
     strip_prefix,
     trained_resolution,
 )
-from .embedded import CONFIG_NAME, config_tensor, take_config
-from .errors import CheckpointError
+from .embedded import CONFIG_NAME, config_tensor, readable_config, take_config
 from .folder import (
     COMPONENTS,
     OfficialFolder,
@@ -17,11 +17,12 @@ from .folder import (
     list_checkpoint_folders,
     published_as,
 )
-from .weights import find_weights, read_json_object, read_state_dict
+from .weights import WEIGHT_DTYPES, find_weights, read_json_object, read_state_dict
 
 __all__ = [
     "COMPONENTS",
     "CONFIG_NAME",
+    "WEIGHT_DTYPES",
     "CheckpointError",
     "OfficialFolder",
     "checkpoint_kind",
@@ -34,6 +35,7 @@ __all__ = [
     "published_as",
     "read_json_object",
     "read_state_dict",
+    "readable_config",
     "require_kind",
     "strip_prefix",
     "take_config",

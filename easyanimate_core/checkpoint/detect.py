@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
+from ..values import MAX_NUMBER, shown
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -106,7 +107,7 @@ def require_kind(wanted: str, sd: Mapping[str, Any], path: str | Path) -> None:
     found = checkpoint_kind(sd)
     if found == wanted:
         return
-    detail = f" (its first tensor is {next(iter(sd))!r})" if found == "unknown" else ""
+    detail = f" (its first tensor is {shown(next(iter(sd)))})" if found == "unknown" else ""
     raise CheckpointError(f"{path} is {describe_kind(found)}{detail}, but {_NEEDED[wanted]}.")
 
 
@@ -139,7 +140,7 @@ def trained_resolution(name: str | Path, config: Mapping[str, Any] | None = None
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
 
 
 def _rank(shapes: Shapes, name: str) -> int:
@@ -206,13 +207,11 @@ def _is_text_encoder(shapes: Shapes) -> str | None:
 
 def _is_clip(shapes: Shapes) -> str | None:
     if "visual_projection.weight" in shapes:
-        return (
-            "clip_vision"
-            if shapes["visual_projection.weight"][0] == CLIP_EMBED_WIDTH
-            else "clip_vision_other"
-        )
+        width = shapes["visual_projection.weight"][:1]
+        return "clip_vision" if width == (CLIP_EMBED_WIDTH,) else "clip_vision_other"
     if "visual.proj" in shapes:
-        return "clip_vision" if shapes["visual.proj"][-1] == CLIP_EMBED_WIDTH else "clip_vision_other"
+        width = shapes["visual.proj"][-1:]
+        return "clip_vision" if width == (CLIP_EMBED_WIDTH,) else "clip_vision_other"
     if _any_name(shapes, "vision_model.encoder.layers.0.", "visual.transformer.resblocks.0."):
         return "clip_vision_other"
     return (

@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+from ..errors import CheckpointError
+from ..values import MAX_CONFIG_BYTES, json_object
+
 CONFIG_NAME = "easyanimate_config"
 
 
@@ -19,8 +22,14 @@ def take_config(state_dict: MutableMapping[str, torch.Tensor]) -> dict[str, Any]
     stored = state_dict.pop(CONFIG_NAME, None)
     if stored is None or stored.dtype != torch.uint8 or stored.ndim != 1:
         return None
-    try:
-        config = json.loads(bytes(stored.tolist()))
-    except ValueError:
+    return readable_config(stored.numpy().tobytes() if len(stored) <= MAX_CONFIG_BYTES else b"")
+
+
+def readable_config(text: str | bytes | None) -> dict[str, Any] | None:
+    """Return the configuration that a file carries as JSON; None where it is none, or longer than any."""
+    if not text or len(text) > MAX_CONFIG_BYTES:
         return None
-    return config if isinstance(config, dict) else None
+    try:
+        return json_object(text, CONFIG_NAME)
+    except CheckpointError:
+        return None

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..errors import CheckpointError
 from .detect import TRAINED_RESOLUTIONS, trained_resolution
-from .errors import CheckpointError
 from .weights import StateDict, find_weights, read_json_object, read_state_dict
 
 COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder")

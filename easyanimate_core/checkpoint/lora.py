@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..values import shown
+from .weights import WEIGHT_DTYPES
+
 TRANSFORMER_PART = "lora_unet"
 TEXT_PART = "lora_te"
 _HOST_TRANSFORMER_PREFIX = "diffusion_model."
@@ -19,6 +22,8 @@ _HOST_TEXT_PREFIX = "text_encoders.t5xxl.transformer."
 # What T5's modules start with, which tells its LoRA from that of a CLIP text encoder.
 _T5_MODULES = f"{TEXT_PART}_encoder_block_"
 _TENSOR_NAMES = {"lora_up.weight": "up", "lora_down.weight": "down", "alpha": "alpha"}
+# Entries of a LoRA that are numbers or sizes; all others are weights.
+_NUMBERS, _SIZES = ".alpha", ".reshape_weight"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,27 @@ def with_host_prefix(lora: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
     return renamed
 
 
+def check_values(lora: Mapping[str, torch.Tensor]) -> None:
+    """Check that the tensors of a LoRA in any format hold floating-point numbers, and one finite number where one belongs.
+
+    Raises
+    ------
+    ValueError
+        If one does not.
+    """
+    for name, tensor in lora.items():
+        if name.endswith(_NUMBERS):
+            if tensor.numel() != 1 or tensor.is_complex() or not math.isfinite(tensor.item()):
+                raise ValueError(
+                    f"The LoRA's {shown(name)} is not one finite number: the file is damaged, so download it again."
+                )
+        elif tensor.dtype not in WEIGHT_DTYPES and not name.endswith(_SIZES):
+            raise ValueError(
+                f"The LoRA's {shown(name)} holds {str(tensor.dtype).removeprefix('torch.')} values, which are no weights: "
+                "use a file in fp32, bf16 or fp16."
+            )
+
+
 def read_modules(lora: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
     """Group the tensors of a LoRA file by module.
 
@@ -80,7 +106,7 @@ def read_modules(lora: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
         module, _, kind = key.partition(".")
         if kind not in _TENSOR_NAMES or not module.startswith((f"{TRANSFORMER_PART}_", f"{TEXT_PART}_")):
             raise ValueError(
-                f"The LoRA has the tensor {key!r}, which is not of the EasyAnimateV3 kohya layout: "
+                f"The LoRA has the tensor {shown(key)}, which is not of the EasyAnimateV3 kohya layout: "
                 "use a LoRA trained for EasyAnimateV3."
             )
         parts.setdefault(module, {})[_TENSOR_NAMES[kind]] = tensor
@@ -89,12 +115,19 @@ def read_modules(lora: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
         missing = {"up", "down"} - tensors.keys()
         if missing:
             raise ValueError(
-                f"The LoRA module {module!r} has no lora_{missing.pop()}.weight: the file is incomplete, download it again."
+                f"The LoRA module {shown(module)} has no lora_{missing.pop()}.weight: the file is incomplete, download it again."
             )
-        rank = tensors["down"].shape[0]
-        if tensors["up"].shape[1] != rank:
+        up, down = (list(tensors[part].shape) for part in ("up", "down"))
+        if len(up) < 2 or len(down) < 2 or 0 in (*up, *down):
             raise ValueError(
-                f"The LoRA module {module!r} has factors of rank {tensors['up'].shape[1]} and {rank}: the file is damaged."
+                f"The LoRA module {shown(module)} has factors of shapes {up[:8]} and {down[:8]}, which make no update: the "
+                "file is damaged, so download it again."
+            )
+        rank = down[0]
+        if up[1] != rank:
+            raise ValueError(
+                f"The LoRA module {shown(module)} has factors of rank {up[1]} and {rank}: the file is damaged, so download it "
+                "again."
             )
         alpha = float(tensors["alpha"]) if "alpha" in tensors else float(rank)
         modules[module] = LoraModule(tensors["up"], tensors["down"], alpha)
@@ -216,7 +249,7 @@ def _check_shape(path: str, module: LoraModule, shape: Sequence[int]) -> None:
     if rows != shape[0] or rows * columns != math.prod(shape):
         raise ValueError(
             f"The LoRA's update of {path!r} has shape {[rows, columns]}, the weight {list(shape)}: "
-            "the LoRA is for another model."
+            "the LoRA is for another model, so use one trained for EasyAnimateV3."
         )
 
 
@@ -245,7 +278,7 @@ def _modules_of(modules: Mapping[str, LoraModule], part: str, paths: Iterable[st
             found[path] = module
     if unknown:
         raise ValueError(
-            f"The LoRA has {len(unknown)} modules that the model lacks, the first {unknown[0]!r}: "
+            f"The LoRA has {len(unknown)} modules that the model lacks, the first {shown(unknown[0])}: "
             "use a LoRA trained for EasyAnimateV3."
         )
     return found

@@ -1,16 +1,17 @@
 """Reading of weight files as lazily mapped tensors: safetensors, sharded safetensors, PyTorch zip files."""
 
-import json
 import re
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
+from ..out_of_memory import exhausted_memory
+from ..values import MAX_CONFIG_BYTES, json_object, shown
+from .pickles import check_pytorch_file
 
 INDEX_SUFFIX = ".index.json"
 # Names of a component's weights in a Diffusers or Transformers folder, best first.
@@ -20,9 +21,35 @@ WEIGHT_NAMES = (
     "diffusion_pytorch_model.bin",
     "pytorch_model.bin",
 )
+# What weights come in; whole and complex numbers would be cast to something else than what was trained.
+WEIGHT_DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _PICKLE_MARK = b"\x80"
 _ZIP_MARK = b"PK\x03\x04"
+# Far above those of any model: what describes a file takes a multiple of its own size in memory.
+_MAX_HEADER_BYTES = 16 * 2**20
+_MAX_TENSORS = 20_000
+_MAX_NAME = 500
+_MAX_FILE_NAME = 255
+_MAX_INDEX_BYTES = 4 * 2**20
+# What damaged files are read with, beside memory that runs out.
+_READ_ERRORS = (
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    MemoryError,
+)
 
 StateDict = dict[str, torch.Tensor]
 
@@ -91,27 +118,26 @@ def find_weights(folder: str | Path) -> list[Path]:
     return others
 
 
-def read_json_object(path: str | Path) -> dict[str, Any]:
+def read_json_object(path: str | Path, most_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Read a JSON file that must hold an object.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, unreadable, not JSON, or holds something other than an object.
+        If the file is missing, unreadable, longer than ``most_bytes``, not JSON, or holds something other than an object.
     """
     path = Path(path)
     _check_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): download it again.") from error
-    if not isinstance(content, dict):
+    if len(content) > most_bytes:
         raise CheckpointError(
-            f"{path} holds a JSON {type(content).__name__} where an object is needed: download it again."
+            f"{path} is longer than {most_bytes:,} bytes, which no file of its kind is: download it again."
         )
-    return content
+    return json_object(content, path)
 
 
 def _read_all(files: Iterable[Path]) -> StateDict:
@@ -139,6 +165,7 @@ def _read_file(path: Path) -> StateDict:
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder where a file is needed: choose the file inside it.")
+    # Devices and pipes are none, and would never end.
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}: check the path, or download the file there.")
     if path.stat().st_size == 0:
@@ -153,10 +180,42 @@ def _unreadable(path: Path, error: OSError) -> CheckpointError:
 
 def _read_safetensors(path: Path, start: bytes) -> StateDict:
     try:
+        _check_header(path, int.from_bytes(start[:8], "little"))
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            names = file.keys()
+            _check_names(path, names)
+            return {name: file.get_tensor(name) for name in names}
+    except CheckpointError:
+        raise
+    except _READ_ERRORS as error:
         raise CheckpointError(_what_is_wrong(path, start, error)) from error
+
+
+def _check_header(path: Path, length: int) -> None:
+    """Refuse a header whose description of tensors would take far more memory than the file."""
+    if length > path.stat().st_size:
+        return
+    if length > _MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} describes its tensors in {length:,} bytes, which no model needs: download it again."
+        )
+    with path.open("rb") as file:
+        _check_count(path, file.read(8 + length).count(b'"data_offsets"'))
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > _MAX_TENSORS:
+        raise CheckpointError(
+            f"{path} has {count:,} tensors, more than any model: download it again, or use another file."
+        )
+
+
+def _check_names(path: Path, names: Collection[str]) -> None:
+    _check_count(path, len(names))
+    if long := next((name for name in names if len(name) > _MAX_NAME), None):
+        raise CheckpointError(
+            f"{path} has a tensor whose name is {len(long):,} characters long: download it again, or use another file."
+        )
 
 
 def _has_safetensors_header(start: bytes) -> bool:
@@ -165,6 +224,8 @@ def _has_safetensors_header(start: bytes) -> bool:
 
 
 def _what_is_wrong(path: Path, start: bytes, error: Exception) -> str:
+    if memory := exhausted_memory(error):
+        return _too_large(path, memory)
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder or download the file."
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -177,19 +238,36 @@ def _what_is_wrong(path: Path, start: bytes, error: Exception) -> str:
     size = path.stat().st_size
     if header_end > size or "IncompleteBuffer" in str(error) or "incomplete" in str(error).lower():
         return f"{path} is cut short ({size:,} bytes): its download did not finish, so download it again."
-    return f"{path} is damaged ({str(error).splitlines()[0]}): download it again."
+    return f"{path} is damaged ({_reason(error)}): download it again."
+
+
+def _reason(error: Exception) -> str:
+    """Return what a library says of a damaged file, without the marks of its own sentences."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return shown(lines[0])[1:].removesuffix("'").removesuffix('"')
+
+
+def _too_large(path: Path, memory: str) -> str:
+    return (
+        f"{path} cannot be read for want of {memory}: close other programs, or take an fp8 copy of the file."
+    )
 
 
 def _read_sharded(index_path: Path) -> StateDict:
-    weight_map = read_json_object(index_path).get("weight_map")
+    weight_map = read_json_object(index_path, _MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index_path} lists no tensors under `weight_map`: download it again.")
     names_of: dict[str, list[str]] = {}
     for tensor, shard in weight_map.items():
         if not _is_plain_file_name(shard):
             raise CheckpointError(
-                f"{index_path} names the shard {shard!r}, which is not a file name inside its folder: "
+                f"{index_path} names the shard {shown(shard)}, which is not a file name inside its folder: "
                 "download the index from the model's own page."
+            )
+        # An index in place of a shard could name itself.
+        if shard.endswith(INDEX_SUFFIX):
+            raise CheckpointError(
+                f"{index_path} names the index {shard} where a file of weights belongs: download the index again."
             )
         names_of.setdefault(shard, []).append(tensor)
     missing = sorted(shard for shard in names_of if not (index_path.parent / shard).is_file())
@@ -208,7 +286,8 @@ def _read_shard(path: Path, names: list[str], index_name: str) -> StateDict:
     absent = [name for name in names if name not in content]
     if absent:
         raise CheckpointError(
-            f"{path} lacks {_some(absent)}, which {index_name} places there: download the shard and the index again."
+            f"{path} lacks {_some([shown(name)[1:-1] for name in absent])}, which {index_name} places there: download "
+            "the shard and the index again."
         )
     return {name: content[name] for name in names}
 
@@ -216,8 +295,11 @@ def _read_shard(path: Path, names: list[str], index_name: str) -> StateDict:
 def _is_plain_file_name(name: object) -> bool:
     return (
         isinstance(name, str)
-        and name not in ("", ".", "..")
-        and "\0" not in name
+        and 0 < len(name) <= _MAX_FILE_NAME
+        and name not in (".", "..")
+        # No control characters and no halves of letters; and file systems count bytes.
+        and name.isprintable()
+        and len(name.encode()) <= _MAX_FILE_NAME
         and PurePosixPath(name).name == name
         and PureWindowsPath(name).name == name
     )
@@ -249,18 +331,16 @@ def _read_pytorch(path: Path) -> StateDict:
         raise CheckpointError(
             f"{path} is a PyTorch file under the name of a safetensors file: rename it to .bin, or get the real one."
         )
-    in_zip = zipfile.is_zipfile(path)
+    is_archive = check_pytorch_file(path)
     try:
         # Only the zip form can be mapped; weights_only admits tensors and plain containers, no code.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except Exception as error:
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path} is a pickle that holds more than tensors and could run code, so it is refused: "
-                "use the .safetensors file instead."
-            ) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is damaged or cut short ({reason}): download it again.") from error
+        if memory := exhausted_memory(error):
+            raise CheckpointError(_too_large(path, memory)) from error
+        raise CheckpointError(
+            f"{path} is damaged or cut short ({_reason(error)}): download it again."
+        ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
@@ -272,4 +352,14 @@ def _read_pytorch(path: Path) -> StateDict:
     }
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors: use another file.")
+    _check_names(path, tensors)
+    # Views of one small storage can stand for any number of values; a layer or two may well be shared.
+    size, held = (
+        path.stat().st_size,
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+    )
+    if held > 2 * size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, but its tensors claim {held:,}, so it is refused: use the .safetensors file instead."
+        )
     return tensors

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 
 CLIP_SIZE = 224
+# Longer sides, in short ones, are cut before they are enlarged: a strip of one pixel would take gigabytes.
+LONGEST = 32
 
 
 def clip_image(images: torch.Tensor, size: int = CLIP_SIZE) -> torch.Tensor:
@@ -24,6 +26,7 @@ def clip_image(images: torch.Tensor, size: int = CLIP_SIZE) -> torch.Tensor:
     torch.Tensor
         ``[batch, size, size, 3]`` in [0, 1], in steps of 1/255.
     """
+    images = _middle(images)
     height, width = images.shape[1:3]
     short = min(height, width)
     scaled = (size * height // short, size * width // short)
@@ -34,3 +37,11 @@ def clip_image(images: torch.Tensor, size: int = CLIP_SIZE) -> torch.Tensor:
     top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
     square = pixels[:, :, top : top + size, left : left + size]
     return square.round().clamp(0, 255).div(255).movedim(1, -1)
+
+
+def _middle(images: torch.Tensor) -> torch.Tensor:
+    """Return the middle of pictures that are far longer than what the centre square shows, else the pictures."""
+    height, width = images.shape[1:3]
+    most = LONGEST * min(height, width)
+    top, left = max(height - most, 0) // 2, max(width - most, 0) // 2
+    return images[:, top : top + most, left : left + most]

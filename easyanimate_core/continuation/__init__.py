@@ -6,6 +6,7 @@ from .overlap import OVERLAP_MIXES, mix_overlap, overlap_weights
 from .plan import (
     MAX_OVERLAP,
     MAX_PARTIAL,
+    MAX_SEGMENTS,
     PARTIAL_STEP,
     Segment,
     per_segment_prompts,
@@ -18,6 +19,7 @@ __all__ = [
     "DRIFT_SCOPES",
     "MAX_OVERLAP",
     "MAX_PARTIAL",
+    "MAX_SEGMENTS",
     "OVERLAP_MIXES",
     "PARTIAL_STEP",
     "JoinSettings",

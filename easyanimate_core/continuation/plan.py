@@ -5,7 +5,11 @@ from dataclasses import dataclass
 PARTIAL_STEP = 8
 MAX_PARTIAL = 144
 MAX_OVERLAP = 8
+# More than a day of video at a frame a segment; the plan of more would take gigabytes by itself.
+MAX_SEGMENTS = 100_000
 _SEEDS = 2**64
+# Digits of the largest seed; Python refuses to read numbers of some thousands.
+_SEED_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ def plan_segments(
         length = (total - start) // PARTIAL_STEP * PARTIAL_STEP if ends_here else partial
         if spans and length <= overlap:
             break
+        if len(spans) == MAX_SEGMENTS:
+            raise ValueError(
+                f"total_length is {total}, which takes more than {MAX_SEGMENTS} segments: raise partial_length or lower "
+                "overlap."
+            )
         spans.append((start, length))
         if ends_here:
             break
@@ -169,11 +178,12 @@ def per_segment_seeds(seed: int, text: str, count: int) -> list[int]:
     listed = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            if not line.strip().isdecimal() or int(line) >= _SEEDS:
+            text = line.strip()
+            if not text.isdecimal() or len(text) > _SEED_DIGITS or int(text) >= _SEEDS:
                 raise ValueError(
-                    f"Line {number} of seeds is {line.strip()!r}: give one whole number a line, from 0 to 2^64 - 1."
+                    f"Line {number} of seeds is {text[:40]!r}: give one whole number a line, from 0 to 2^64 - 1."
                 )
-            listed.append(int(line))
+            listed.append(int(text))
     listed = listed or [seed]
     counted_on = range(listed[-1] + 1, listed[-1] + 1 + count)
     return [value % _SEEDS for value in [*listed, *counted_on][:count]]

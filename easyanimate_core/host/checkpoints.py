@@ -1,10 +1,10 @@
 """From what lies on disk to native MODEL, CLIP, VAE and CLIP_VISION."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import comfy.clip_vision
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import folder_paths
@@ -19,6 +19,7 @@ from ..checkpoint import (
     list_checkpoint_folders,
     published_as,
     read_state_dict,
+    readable_config,
     require_kind,
     strip_prefix,
     take_config,
@@ -28,10 +29,12 @@ from ..transformer import TransformerConfig
 from ..vae import SliceVAEConfig
 from .image_encoder import load_image_encoder
 from .loading import build_model
+from .out_of_memory import say_what_to_lower
 from .text_encoder import load_text_encoder
 from .vae import EasyAnimateV3VAE
 
 FOLDER_KEY = "EasyAnimate"
+_SMALLER = "choose fp8 in weight_dtype"
 PACK_CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
 # Choices of the host's own UNETLoader: dtype to keep the weights in, and whether to multiply in fp8.
@@ -79,6 +82,10 @@ def load_folder(name: str, weight_dtype: str = "default") -> LoadedFolder:
         If a component is missing, damaged or another model's; nothing is loaded then.
     """
     folder = OfficialFolder(find_checkpoint_folder(folder_paths.get_folder_paths(FOLDER_KEY), name))
+    return say_what_to_lower(lambda: _load(folder, weight_dtype), f"load {name}", _SMALLER)
+
+
+def _load(folder: OfficialFolder, weight_dtype: str) -> LoadedFolder:
     # Look at every component first: a half folder should fail before gigabytes are read.
     tokenizer = folder.tokenizer()
     for component in ("transformer", "vae", "text_encoder", "image_encoder"):
@@ -89,23 +96,26 @@ def load_folder(name: str, weight_dtype: str = "default") -> LoadedFolder:
     # Of a file that ModelSave wrote; the folder has a config.json of its own.
     take_config(tensors)
     transformer = _weights("transformer", tensors, folder.component("transformer"))
-    vae = _weights("vae", folder.state_dict("vae"), folder.component("vae"))
+    slices = _weights("vae", folder.state_dict("vae"), folder.component("vae"))
     text, image = folder.state_dict("text_encoder"), folder.state_dict("image_encoder")
     require_kind("t5", text, folder.component("text_encoder"))
     require_kind("clip_vision", image, folder.component("image_encoder"))
+    # What is wrong with a configuration shows before the first model is built.
+    config = TransformerConfig.from_dict(folder.config("transformer"))
+    slice_config = SliceVAEConfig.from_dict(folder.config("vae"))
     dtype, fp8_matmul = WEIGHT_DTYPES[weight_dtype]
-    return LoadedFolder(
-        build_model(
-            TransformerConfig.from_dict(folder.config("transformer")),
-            transformer,
-            dtype=dtype,
-            fp8_matmul=fp8_matmul,
-            trained_resolution=resolution,
-        ),
-        load_text_encoder(folder.config("text_encoder"), text, tokenizer),
-        EasyAnimateV3VAE(SliceVAEConfig.from_dict(folder.config("vae")), vae, resolution),
-        load_image_encoder(folder.config("image_encoder"), image),
+    model = build_model(
+        config,
+        transformer,
+        dtype=dtype,
+        fp8_matmul=fp8_matmul,
+        trained_resolution=resolution,
     )
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    clip = load_text_encoder(folder.config("text_encoder"), text, tokenizer)
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    vae = EasyAnimateV3VAE(slice_config, slices, resolution)
+    return LoadedFolder(model, clip, vae, load_image_encoder(folder.config("image_encoder"), image))
 
 
 def load_transformer_file(path: str, weight_dtype: str = "default") -> comfy.model_patcher.ModelPatcher:
@@ -119,6 +129,12 @@ def load_transformer_file(path: str, weight_dtype: str = "default") -> comfy.mod
     CheckpointError
         If the file is missing, damaged or another model's.
     """
+    return say_what_to_lower(
+        lambda: _load_transformer(path, weight_dtype), f"load {Path(path).name}", _SMALLER
+    )
+
+
+def _load_transformer(path: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
     tensors = strip_prefix(read_state_dict(path))
     stored = take_config(tensors) or _stored_config(path)
     weights = _weights("transformer", tensors, path)
@@ -142,6 +158,10 @@ def load_vae_file(path: str) -> EasyAnimateV3VAE:
     CheckpointError
         If the file is missing, damaged or another model's.
     """
+    return say_what_to_lower(lambda: _load_vae(path), f"load {Path(path).name}", "unload other models")
+
+
+def _load_vae(path: str) -> EasyAnimateV3VAE:
     weights = _weights("vae", read_state_dict(path), path)
     stored = _stored_config(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -178,9 +198,4 @@ def _stored_config(path: str | Path) -> dict | None:
     if not str(path).endswith(".safetensors"):
         return None
     with safetensors.safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get("config")
-    try:
-        config = json.loads(text) if text else None
-    except ValueError:
-        return None
-    return config if isinstance(config, dict) else None
+        return readable_config((file.metadata() or {}).get("config"))

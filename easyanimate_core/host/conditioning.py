@@ -1,5 +1,6 @@
 """Image-to-video conditioning on a native VAE, and the CONDITIONING entries that carry it."""
 
+from functools import partial
 from typing import Any
 
 import node_helpers
@@ -9,9 +10,13 @@ from ..checkpoint.detect import CLIP_EMBED_WIDTH
 from ..conditioning import blend_embeds, encode_inpaint, mask_and_masked_video
 from ..vae import SLICE_FRAMES, SPACE_FACTOR, SliceVAE, SliceVAEConfig, latent_frames
 from .images import fit_frames
+from .main_memory import require_main_memory
 from .model import CLIP_EMBEDS_KEY, CLIP_RATIO_KEY, GIVEN_FRAMES_KEY, INPAINT_KEY, EasyAnimateV3Model
 
 SIDE_MULTIPLE = 16
+
+# The mask, the masked video, and two copies that the VAE and the host make of it, in float32.
+_BYTES_A_PIXEL = 4 * (1 + 3 + 2 * 3)
 
 # A size counts as far from the trained one when its area differs by more than this factor.
 FAR_AREA = 1.35
@@ -96,12 +101,23 @@ def encode_frames(
     """
     require_slice_vae(vae)
     check_size(width, height)
+    require_main_memory(
+        width * height * length * _BYTES_A_PIXEL,
+        f"prepare {length} frames of {width}x{height} pixels",
+        "lower width, height or length",
+    )
     fitted = [
         None if image is None else fit_frames(image, width, height, name)
         for image, name in ((start, "start_image"), (end, "end_image"))
     ]
     mask, masked_video = mask_and_masked_video(length, height, width, *fitted, dtype=torch.float32)
-    return encode_inpaint(_SliceVAEOnHost(vae), mask, masked_video)
+    inpaint = encode_inpaint(_SliceVAEOnHost(vae), mask, masked_video)
+    if not torch.isfinite(inpaint).all():
+        raise ValueError(
+            "the VAE made NaN or infinite values of the given frames: give images with values from 0 to 1, or start "
+            "ComfyUI with --fp32-vae."
+        )
+    return inpaint
 
 
 def empty_latent(width: int, height: int, length: int, batch_size: int, channels: int) -> torch.Tensor:
@@ -149,13 +165,22 @@ def attach_inpaint(
 
 def _image_embeds(output: Any, name: str) -> torch.Tensor:
     """Return the embedding ``[1, 768]`` of a CLIP output; ``name`` is the input that an error names."""
-    embeds = output["image_embeds"]
-    if embeds.ndim != 2 or embeds.shape[-1] != CLIP_EMBED_WIDTH:
+    read = output.get if isinstance(output, dict) else partial(getattr, output)
+    embeds = read("image_embeds", None)
+    if not isinstance(embeds, torch.Tensor) or not embeds.is_floating_point():
+        raise ValueError(
+            f"{name} holds no CLIP image embedding: connect EasyAnimateV3ImageEncode or CLIPVisionEncode."
+        )
+    if embeds.ndim != 2 or embeds.shape[-1] != CLIP_EMBED_WIDTH or not len(embeds):
         raise ValueError(
             f"the CLIP image embedding in {name} has shape {list(embeds.shape)}, but EasyAnimateV3 reads [1, 768]: encode "
             "the image with CLIP ViT-L/14 (clip_vision_l, or the CLIP_VISION of EasyAnimateV3Loader)."
         )
-    return embeds[:1]
+    if not torch.isfinite(embeds).all():
+        raise ValueError(
+            f"the CLIP image embedding in {name} holds NaN or infinite values: encode the image anew."
+        )
+    return embeds[:1].detach()
 
 
 def ignored_frames_warning(model: Any, conditioning: list) -> str | None:

@@ -16,7 +16,7 @@ from .conditioning import (
 )
 from .image_encoder import encode_image
 from .images import rgb_frames
-from .model import EasyAnimateV3Model
+from .inputs import require_model
 from .progress import sampling_callback
 from .prompt import encode_prompt
 from .sampler import denoised_sigmas, sample_latent
@@ -112,6 +112,7 @@ def plan_continuation(
     ValueError
         If the inputs do not go together, in one sentence.
     """
+    require_model(model)
     require_slice_vae(vae)
     if video is not None and start_image is not None:
         raise ValueError(
@@ -135,7 +136,7 @@ def plan_continuation(
     amount = {"total": total_length} if total_length else {"count": segments}
     plan = plan_segments(partial_length, overlap, given=frames, **amount)
     _check_given_frames(plan, len(given.get("start_image", ())), len(given.get("end_image", ())))
-    if (first is not None or len(plan) > 1) and not _takes_frames(model):
+    if (first is not None or len(plan) > 1) and not model.model.inpaint_channels:
         raise ValueError(
             "this checkpoint knows text-to-video only, so it cannot go on from frames: take an InP checkpoint "
             "(EasyAnimateV3-XL-2-InP)."
@@ -171,12 +172,6 @@ def _check_given_frames(plan: tuple[Segment, ...], start_frames: int, end_frames
             f"the last segment has {last.length} frames, which is too few for {at_start} given at its start and "
             f"{end_frames} of end_image: give fewer frames or another length."
         )
-
-
-def _takes_frames(model: Any) -> bool:
-    """Tell whether a MODEL reads given frames; another pack's model is left to the sampler's judgement."""
-    base = getattr(model, "model", None)
-    return not isinstance(base, EasyAnimateV3Model) or bool(base.inpaint_channels)
 
 
 @dataclass(frozen=True)

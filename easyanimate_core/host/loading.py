@@ -8,10 +8,13 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 
+from ..checkpoint import WEIGHT_DTYPES
 from ..transformer import TransformerConfig
+from ..values import shown
 from .internals import launch_option, needs_own_memory
 from .layers import register_host_layers
 from .model import EasyAnimateV3Config, EasyAnimateV3Model
+from .out_of_memory import explain_sampling
 from .patches import patch_every_parameter
 from .preview import play_previews
 
@@ -50,6 +53,7 @@ def build_model(
     ValueError
         If a tensor is missing or has another shape.
     """
+    config.require_shapes({name: tuple(tensor.shape) for name, tensor in state_dict.items()})
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     model_config = EasyAnimateV3Config(config)
@@ -66,6 +70,7 @@ def build_model(
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
     patch_every_parameter(patcher)
     play_previews(patcher)
+    explain_sampling(patcher)
     return patcher
 
 
@@ -75,34 +80,64 @@ def assign_weights(module: torch.nn.Module, state_dict: dict[str, torch.Tensor])
     Raises
     ------
     ValueError
-        If a tensor is missing or has another shape.
+        If a tensor is missing, has another shape or holds no plain weights.
     """
-    if scales := [name for name in state_dict if name.endswith(_QUANTIZED_NAMES)]:
-        raise ValueError(
-            f"the checkpoint is quantized with scales ({scales[0]}), which this loader does not read: take plain bf16, "
-            "fp16 or fp8 weights, and choose fp8 in weight_dtype to save memory."
-        )
+    require_plain(state_dict)
     copy = needs_own_memory()
     weights = {}
     for name, parameter in module.state_dict().items():
+        comfy.model_management.throw_exception_if_processing_interrupted()
         if name not in state_dict:
             raise ValueError(
                 f"the checkpoint lacks the tensor {name}; the file is incomplete, download it anew."
             )
         tensor = state_dict.pop(name)
-        if tensor.shape != parameter.shape:
-            raise ValueError(
-                f"the checkpoint's tensor {name} has shape {list(tensor.shape)}, but the configuration gives "
-                f"{list(parameter.shape)}; the file and its config.json belong to different models."
-            )
+        require_fit(name, tensor, parameter)
         # The host pins offloaded weights for the GPU, which memory mapped from a file does not allow.
         weights[name] = tensor.to(parameter.dtype, copy=copy)
     if state_dict:
         logging.warning(
-            "%d tensors of the checkpoint are not used, %s first.", len(state_dict), next(iter(state_dict))
+            "%d tensors of the checkpoint are not used, %s first.",
+            len(state_dict),
+            shown(next(iter(state_dict))),
         )
     module.load_state_dict(weights, assign=True)
     module.eval().requires_grad_(False)
+
+
+def require_plain(state_dict: dict[str, torch.Tensor]) -> None:
+    """Refuse weights that mean nothing without their scales.
+
+    Raises
+    ------
+    ValueError
+        If there are such scales.
+    """
+    if scales := [name for name in state_dict if name.endswith(_QUANTIZED_NAMES)]:
+        raise ValueError(
+            f"the checkpoint is quantized with scales ({shown(scales[0])[1:-1]}), which this loader does not read: take "
+            "plain bf16, fp16 or fp8 weights, and choose fp8 in weight_dtype to save memory."
+        )
+
+
+def require_fit(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> None:
+    """Check that a tensor is what a parameter can be given.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, or no floating-point numbers of a usual kind.
+    """
+    if tensor.shape != parameter.shape:
+        raise ValueError(
+            f"the checkpoint's tensor {name} has shape {list(tensor.shape)[:8]}, but the configuration gives "
+            f"{list(parameter.shape)}; the file and its config.json belong to different models, so take both from one."
+        )
+    if tensor.dtype not in WEIGHT_DTYPES:
+        raise ValueError(
+            f"the checkpoint's tensor {name} holds {str(tensor.dtype).removeprefix('torch.')} values, which are no weights "
+            "that this loader reads; take a file in fp32, bf16, fp16 or fp8."
+        )
 
 
 def _weight_dtype(

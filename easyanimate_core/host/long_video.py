@@ -1,16 +1,18 @@
 """A video of any length, segment by segment to disk, that goes on where it stopped."""
 
 import dataclasses
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import torch
 
 from ..continuation import JoinSettings, Segment, continue_video
-from ..video import LongVideo, UnfinishedVideoError
+from ..video import BusyVideoError, LongVideo, NameTakenError, UnfinishedVideoError
 from .continuation import ContinuationPlan, SegmentRenderer
 from .fingerprint import frames_digest
 from .images import eight_bit, fit_frames, rgb_frames
@@ -20,10 +22,17 @@ from .progress import drop_preview, sampling_progress_only
 _PROMPTS_AHEAD = 16
 
 
+def stop_if_cancelled() -> None:
+    """Raise the host's error for a cancelled run where the user has cancelled it."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def resume_unfinished(
     folder: Path, name: str, inputs: Mapping[str, Any], parts: list[dict[str, Any]]
 ) -> LongVideo | None:
     """Return the unfinished video of a name that was made with these inputs, or None where none is unfinished.
+
+    Other runs are kept out of it until it is closed; one that another run works on is not unfinished yet.
 
     Raises
     ------
@@ -33,13 +42,33 @@ def resume_unfinished(
     errors = []
     for unfinished in LongVideo.unfinished(folder, name):
         try:
-            return LongVideo.resume(unfinished, inputs, parts)
+            return LongVideo.resume(unfinished, inputs, parts, alone=True)
+        except BusyVideoError:
+            logging.warning(
+                "%s: another run makes this video now, so this one does not go on with it.", unfinished
+            )
         except UnfinishedVideoError as error:
             if not LongVideo.discard_if_useless(unfinished):
                 errors.append(error)
     if errors:
         raise errors[0]
     return None
+
+
+def begin_new(finals: Iterable[Path], inputs: Mapping[str, Any], fps: float, crf: int) -> LongVideo:
+    """Begin a video under the first of some names that nothing else has, and keep other runs out until it is closed.
+
+    Raises
+    ------
+    VideoWriteError
+        If the disk takes no files, or none of the names is free.
+    """
+    for final in finals:
+        try:
+            return LongVideo.create(final, inputs, fps, crf, alone=True)
+        except NameTakenError as error:
+            taken = error
+    raise taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +165,8 @@ class LongVideoJob:
         except BaseException:
             target.discard_if_empty()
             raise
+        finally:
+            target.close()
 
     def _write(
         self, target: LongVideo, metadata: Mapping[str, str], on_segment: Callable[[str], None]
@@ -143,7 +174,8 @@ class LongVideoJob:
         parts = self.parts
         if self.head_frames and not target.finished:
             frames = rgb_frames(self.video, "video").float()
-            target.append(eight_bit(frames[: self.head_frames]), parts[0], frames[self.head_frames :])
+            head, tail = eight_bit(frames[: self.head_frames]), frames[self.head_frames :]
+            target.append(head, parts[0], tail, stop_if_cancelled)
         first = target.finished - bool(self.head_frames)
         todo = self.plan.segments[first:]
         encoded: dict[str, list] = {}
@@ -174,10 +206,10 @@ class LongVideoJob:
         given = target.tail if target.finished else self._video_tail()
         with sampling_progress_only():
             for _, frames, tail in continue_video(todo, self.overlap, given, generate, self.joining):
-                target.append(eight_bit(frames), parts[target.finished], tail)
+                target.append(eight_bit(frames), parts[target.finished], tail, stop_if_cancelled)
                 # Let go of this segment before the next one is made.
                 del frames
-        file = target.finish(metadata).path
+        file = target.finish(metadata, stop_if_cancelled).path
         time.sleep(max(preview_gone - time.monotonic(), 0))
         return file, list(notes)
 

@@ -1,7 +1,7 @@
 """EasyAnimateV3 as a native ComfyUI model: configuration, model and the transformer behind the host's wrappers."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import comfy.conds
@@ -15,11 +15,12 @@ import torch
 from ..checkpoint import CONFIG_NAME, config_tensor
 from ..transformer import EasyAnimateTransformer3D, TransformerConfig
 from ..transformer.memory import MemoryPlan, choose_plan, memory_plans
-from ..vae import SPACE_FACTOR
 from .clip_schedule import DEFAULT_APPLY_RATIO, NO_CLIP, clip_active, pack_ratio, unpack_ratio
+from .entries import valid_embeds, valid_frames, valid_ratio, valid_text
 from .internals import optimized_attention
 from .latent_format import EasyAnimateV3Latent
 from .model_sampling import EasyAnimateV3ModelSampling
+from .out_of_memory import activation_limit, run_smaller
 from .text_states import TextStates
 
 # Keys of a CONDITIONING entry that EasyAnimateV3ImageToVideo sets and the model reads.
@@ -174,14 +175,20 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
     def apply_model(
         self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
-        """Predict the clean latent; under context windows the given frames are cut to the window's.
+        """Predict the clean latent, in smaller parts where memory runs out.
 
-        ComfyUI 0.3 cuts the noise alone to the window, newer versions cut both.
+        Under context windows the given frames are cut to the window's: ComfyUI 0.3 cuts the noise alone, newer
+        versions cut both.
         """
         window = (kwargs.get("transformer_options") or {}).get("context_window")
         if window is not None and c_concat is not None and c_concat.shape[2] != x.shape[2]:
             c_concat = window.get_tensor(c_concat, device=x.device, dim=2)
-        return super().apply_model(x, t, c_concat=c_concat, **kwargs)
+        # Here and not in the forward, where TorchCompileModel would leave nothing to catch.
+        apply = partial(super().apply_model, x, t, c_concat=c_concat, **kwargs)
+        plans = self.memory_plans(x.shape)
+        if comfy.model_management.is_device_cpu(x.device):
+            plans = [plan for plan in plans if not plan.park_skips]
+        return run_smaller(apply, plans)
 
     def concat_cond(self, **kwargs: Any) -> torch.Tensor | None:
         """Return the mask and masked-video latents ``[batch, 8, frames, height, width]`` that follow the noise.
@@ -193,6 +200,11 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
             or the latent holds NaN or infinity.
         """
         noise, latent = kwargs["noise"], kwargs.get("latent_image")
+        if not noise.numel():
+            raise ValueError(
+                f"the latent given to the sampler is empty, {list(noise.shape)}: take the latent of "
+                "EasyAnimateV3ImageToVideo."
+            )
         if latent is not None and not torch.isfinite(latent).all():
             raise ValueError(
                 "the latent given to the sampler holds NaN or infinite values; make it anew "
@@ -210,17 +222,7 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
             )
         if not self.inpaint_channels:
             return None
-        inpaint = kwargs.get(INPAINT_KEY)
-        if inpaint is None:
-            raise ValueError(
-                "the conditioning has no EasyAnimateV3 frames in it: put EasyAnimateV3ImageToVideo between the text "
-                "encoders and the sampler, for text-to-video too."
-            )
-        if inpaint.shape[2:] != noise.shape[2:]:
-            raise ValueError(
-                f"the conditioning was made for a latent of {_size(inpaint)}, but the sampler got one of "
-                f"{_size(noise)}; take positive, negative and latent from the same EasyAnimateV3ImageToVideo."
-            )
+        inpaint = valid_frames(kwargs.get(INPAINT_KEY), self.inpaint_channels, noise.shape[2:])
         return comfy.utils.repeat_to_batch_size(inpaint.to(kwargs["device"]), noise.shape[0])
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
@@ -229,36 +231,20 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
         concat = self.concat_cond(**kwargs)
         if concat is not None:
             out["c_concat"] = comfy.conds.CONDNoiseShape(concat)
-        text = kwargs.get("cross_attn")
-        if text is not None:
-            text = self._valid_text(text, kwargs.get("attention_mask"))
-            out["c_crossattn"] = TextStates(text)
-            out["context_lengths"] = comfy.conds.CONDRegular(
-                torch.tensor([text.shape[1]], device=text.device)
-            )
+        width = self.transformer_config.caption_channels
+        text = valid_text(kwargs.get("cross_attn"), kwargs.get("attention_mask"), width)
+        out["c_crossattn"] = TextStates(text)
+        out["context_lengths"] = comfy.conds.CONDRegular(torch.tensor([text.shape[1]], device=text.device))
         if self.transformer_config.clip_tokens:
             embeds = kwargs.get(CLIP_EMBEDS_KEY)
             ratio = kwargs.get(CLIP_RATIO_KEY, DEFAULT_APPLY_RATIO)
-            packed = NO_CLIP if embeds is None else pack_ratio(ratio)
-            if embeds is None:
-                embeds = torch.zeros(1, self.transformer_config.clip_channels)
+            packed = NO_CLIP if embeds is None else pack_ratio(valid_ratio(ratio))
+            channels = self.transformer_config.clip_channels
+            embeds = torch.zeros(1, channels) if embeds is None else valid_embeds(embeds, channels)
             # One device for both sides of the guidance, or the host runs them apart.
             out["clip_embeds"] = comfy.conds.CONDRegular(embeds.to(kwargs["device"]))
             out["clip_ratio"] = comfy.conds.CONDRegular(torch.tensor([packed], device=kwargs["device"]))
         return out
-
-    def _valid_text(self, text: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the states ``[1, tokens, channels]`` of the prompt's tokens, without padding."""
-        expected = self.transformer_config.caption_channels
-        if text.shape[-1] != expected:
-            raise ValueError(
-                f"the text states are {text.shape[-1]} wide, but this transformer reads {expected}: encode the prompt "
-                "with its T5 encoder (EasyAnimateV3Loader's CLIP, or T5 XXL through CLIPLoader, type pixart)."
-            )
-        # A mask of another length belongs to another text, as after ConditioningConcat.
-        if mask is None or mask.shape[-1] != text.shape[1] or not mask.any():
-            return text
-        return text[:, mask.reshape(-1, mask.shape[-1])[0].bool().to(text.device)]
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
         """Estimate the bytes of activations for a latent ``[batch, channels, frames, height, width]``.
@@ -292,13 +278,10 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
 
 
 def _free_memory(device: torch.device) -> float | None:
-    """Return the bytes that activations may take on ``device`` now, or None for a CPU."""
+    """Return the bytes that activations may take on ``device`` now, or None for any number, as on a CPU."""
+    limit = activation_limit()
+    if limit is not None:
+        return limit
     if comfy.model_management.is_device_cpu(device):
         return None
     return comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
-
-
-def _size(latent: torch.Tensor) -> str:
-    """Describe a latent by the frames and sides of its video."""
-    frames, height, width = latent.shape[2:]
-    return f"{width * SPACE_FACTOR}x{height * SPACE_FACTOR} pixels and {frames} latent frames"

@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Any
 
+import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
@@ -51,9 +52,14 @@ def _sample(executor: Any, *arguments: Any, **options: Any) -> Any:
         def show(step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
             callback(step, x0, x, total)
             try:
-                frames = [
-                    previewer.decode_latent_to_preview(x0[:1, :, frame, None]) for frame in range(x0.shape[2])
+                stills = [
+                    previewer.decode_latent_to_preview_image("JPEG", x0[:1, :, frame, None])
+                    for frame in range(x0.shape[2])
                 ]
+                # None where a pack that shows the run in a node of its own has stopped the others.
+                frames = [still[1] for still in stills if still is not None]
+            except comfy.model_management.InterruptProcessingException:
+                raise
             except Exception as error:
                 # A picture by the way is not worth a clip.
                 logging.warning("The preview does not play: %s", error)
@@ -86,13 +92,17 @@ class ClipPlayer:
 
     def __enter__(self) -> "ClipPlayer":
         """Start to play."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            logging.warning("The preview does not play: %s", error)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Stop; nothing is shown after it."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def show(self, frames: list[Any]) -> None:
         """Play these pictures from now on, from the first if the ones before were seen to their end."""

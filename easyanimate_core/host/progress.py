@@ -1,5 +1,6 @@
 """The progress bar and preview of sampling, over one clip or over all segments of a longer video."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,10 +64,23 @@ def sampling_callback(
     bar = comfy.utils.ProgressBar(steps * parts)
 
     def callback(step: int, x0: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
-        preview = previewer.decode_latent_to_preview_image(_PREVIEW_FORMAT, x0) if previewer else None
+        preview = _picture(previewer, x0)
         bar.update_absolute(part * total_steps + step + 1, total_steps * parts, preview)
 
     return callback
+
+
+def _picture(previewer: Any, x0: torch.Tensor) -> Any:
+    """Return a step's preview, or None where there is none: a picture by the way is not worth a clip."""
+    if previewer is None:
+        return None
+    try:
+        return previewer.decode_latent_to_preview_image(_PREVIEW_FORMAT, x0)
+    except comfy.model_management.InterruptProcessingException:
+        raise
+    except Exception as error:
+        logging.warning("There is no preview of this step: %s", error)
+        return None
 
 
 def place_in_expansion() -> tuple[int, int]:

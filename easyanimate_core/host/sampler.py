@@ -42,12 +42,21 @@ class ReleaseSampler(comfy.samplers.KSAMPLER):
         DDIM only: clamp each predicted clean latent to [-1, 1], as the release does.
     whole_run : bool
         Whether the run starts from pure noise (denoise 1).
+    batch_index : list of int, optional
+        Euler A only: place of each clip in the batch that it comes from, as the host's LATENT has it.
     """
 
-    def __init__(self, name: str, clip_sample: bool = True, whole_run: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        clip_sample: bool = True,
+        whole_run: bool = True,
+        batch_index: list[int] | None = None,
+    ) -> None:
         self.name = name
         self.whole_run = whole_run
-        super().__init__(self._run, {"clip_sample": clip_sample} if name == "DDIM" else {})
+        options = {"DDIM": {"clip_sample": clip_sample}, "Euler A": {"batch_index": batch_index}}
+        super().__init__(self._run, options.get(name, {}))
 
     def max_denoise(self, model_wrap: Any, sigmas: torch.Tensor) -> bool:
         """Tell whether unit noise is scaled by sqrt(1 + sigma^2), which DPM++, PNDM and DDIM start a whole run from."""
@@ -79,11 +88,15 @@ def denoised_sigmas(name: str, steps: int, denoise: float = 1.0) -> torch.Tensor
     """
     if denoise <= 0:
         return torch.empty(0)
-    total, most = max(int(steps / denoise), steps), STEP_RANGES[name][1]
+    fewest, most = STEP_RANGES[name]
+    # A tiny denoise would make it infinite.
+    total = max(int(min(steps / denoise, 1e9)), steps)
     if total > most >= steps:
+        fitting = int(most * denoise)
+        advice = f"at most {fitting} steps or a higher denoise" if fitting >= fewest else "a higher denoise"
         raise ValueError(
             f"{steps} steps at denoise {denoise:g} are the end of a schedule of {total} steps, and {name} has at most "
-            f"{most}: take at most {int(most * denoise)} steps or a higher denoise."
+            f"{most}: take {advice}."
         )
     return release_sigmas(name, total)[-(steps + 1) :]
 
@@ -141,7 +154,7 @@ def sample_latent(
         model,
         comfy.sample.prepare_noise(latent, seed, batch_index),
         cfg,
-        ReleaseSampler(sampler_name, clip_sample, whole_run),
+        ReleaseSampler(sampler_name, clip_sample, whole_run, batch_index),
         sigmas,
         set_clip_apply_ratio(positive, clip_apply_ratio),
         set_clip_apply_ratio(negative, clip_apply_ratio),

@@ -1,6 +1,11 @@
 """Reading a workflow file and writing the new one."""
 
 import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any, overwrite: bool) -> None:
-    """Write a JSON file, over another one only if told so.
+    """Write a JSON file whole or not at all, over another one only if told so.
 
     Raises
     ------
@@ -34,11 +39,57 @@ def write_json(path: Path, content: Any, overwrite: bool) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     data = text.encode("utf-8", "surrogatepass")
     try:
-        with path.open("wb" if overwrite else "xb") as file:
-            file.write(data)
+        if overwrite:
+            _replace(path.resolve(), data)
+        else:
+            _create(path, data)
     except FileExistsError as error:
         raise MigrationError(
             f"{path} exists already; --force writes over it, -o chooses another file."
         ) from error
     except OSError as error:
-        raise MigrationError(f"{path} cannot be written ({error.strerror}).") from error
+        raise MigrationError(
+            f"{path} cannot be written ({error.strerror}): free or allow that place, or choose another one with -o."
+        ) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    if path.exists() and not path.is_file():
+        # A terminal or a pipe is written to, not replaced.
+        path.write_bytes(data)
+        return
+    with _written_aside(path, data) as aside:
+        if path.exists():
+            shutil.copymode(path, aside)
+        aside.replace(path)
+
+
+def _create(path: Path, data: bytes) -> None:
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(path)
+    with _written_aside(path, data) as aside:
+        try:
+            # Unlike a rename, a link never replaces a file.
+            path.hardlink_to(aside)
+        except FileExistsError:
+            raise
+        except OSError:
+            # Drives without links.
+            if path.exists():
+                raise FileExistsError(path) from None
+            aside.rename(path)
+
+
+@contextmanager
+def _written_aside(path: Path, data: bytes) -> Iterator[Path]:
+    """Give a file with these bytes beside a path; what is left of it goes at the end."""
+    aside = path.with_name(f".{uuid.uuid4().hex}.new")
+    try:
+        with aside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ In this scale the transfer step that diffusers' DDIM and PNDM share is ``x + (si
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -70,15 +70,29 @@ def sample_euler(
     return x
 
 
-def _continued_noise(x: torch.Tensor, seed: int | None) -> NoiseSampler:
-    """Return a noise source that goes on where the seed's first latent, the initial noise, ends."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-        torch.randn(x.shape, generator=generator)
-    return lambda sigma, sigma_next: torch.randn(x.shape, generator=generator).to(x)
+# Any odd number far from small ones, so that the clips of neighbouring seeds have noise of their own.
+_CLIP_STRIDE = 0x9E3779B97F4A7C15
+
+
+def _clip_seeds(seed: int, clips: Sequence[int]) -> list[int]:
+    """Return a seed for the step noise of each clip, by its place in the batch; the first has the seed itself."""
+    return [(seed + clip * _CLIP_STRIDE) % 2**64 for clip in clips]
+
+
+def _continued_noise(x: torch.Tensor, seeds: Sequence[int] | None) -> NoiseSampler:
+    """Return a noise source for each clip that goes on where its seed's first latent, the initial noise, ends."""
+    generators = [torch.Generator() for _ in x]
+    for index, generator in enumerate(generators):
+        if seeds is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seeds[index])
+            torch.randn(x.shape[1:], generator=generator)
+
+    def noise(sigma: Any, sigma_next: Any) -> torch.Tensor:
+        return torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
+
+    return noise
 
 
 def sample_euler_ancestral(
@@ -90,6 +104,7 @@ def sample_euler_ancestral(
     disable: bool | None = None,
     *,
     noise_sampler: NoiseSampler | None = None,
+    batch_index: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Sample with ancestral Euler steps (the release's "Euler A"); see the module for the common parameters.
 
@@ -97,8 +112,12 @@ def sample_euler_ancestral(
     ----------
     noise_sampler : callable, optional
         ``noise_sampler(sigma, sigma_next)`` returns unit normal noise of the shape of ``x``, once for each step
-        that does not end at sigma 0. By default a CPU generator seeded with ``extra_args["seed"]``, whose first
-        draw is skipped: it is the initial noise, and step noise equal to it would be correlated with ``x``.
+        that does not end at sigma 0. By default a CPU generator for each clip, so that its neighbours do not matter,
+        seeded from ``extra_args["seed"]``. Its first draw is skipped: it is the initial noise of the first clip, and
+        step noise equal to it would be correlated with ``x``.
+    batch_index : sequence of int, optional
+        Place of each clip in the batch that it comes from, which picks its noise; 0, 1, ... by default, and where
+        there are not as many as clips.
 
     Returns
     -------
@@ -106,7 +125,10 @@ def sample_euler_ancestral(
         Latent of the shape of ``x``, in the variance-exploding scale of the last sigma.
     """
     run, levels = _Run(model, extra_args, callback), sigmas.tolist()
-    noise_sampler = noise_sampler or _continued_noise(x, (extra_args or {}).get("seed"))
+    if noise_sampler is None:
+        seed = (extra_args or {}).get("seed")
+        clips = batch_index if batch_index is not None and len(batch_index) == len(x) else range(len(x))
+        noise_sampler = _continued_noise(x, None if seed is None else _clip_seeds(seed, clips))
     for i, (sigma, following) in enumerate(pairwise(levels)):
         denoised = run.denoise(x, sigma)
         run.report(i, x, sigmas[i], denoised)

@@ -72,10 +72,17 @@ class NoiseSchedule:
         -------
         torch.Tensor
             Float32, shape and device of the input.
+
+        Raises
+        ------
+        ValueError
+            For NaN.
         """
         sigma = torch.as_tensor(sigma)
         # To the CPU before float64, which some accelerators do not have; the table is tiny.
         s = sigma.detach().cpu().double().clamp(self.sigmas[0], self.sigmas[-1])
+        if s.isnan().any():
+            raise ValueError("A noise level is NaN: choose another scheduler, or more steps.")
         low = (torch.searchsorted(self.sigmas, s.contiguous(), right=True) - 1).clamp(0, TRAINING_STEPS - 2)
         t = low + (s - self.sigmas[low]) / (self.sigmas[low + 1] - self.sigmas[low])
         t = torch.where((t - t.round()).abs() < _TIMESTEP_TOLERANCE, t.round(), t)

@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from ..attention import AttentionFunction
 from ..linear import linear
-from .chunks import in_chunks, rows_for
+from .chunks import in_chunks, row_by_row, rows_for
 from .config import TransformerConfig
 from .layers import Attention, FeedForward, TanhGELU
 from .motion_module import HybridMotionModule
@@ -33,14 +33,15 @@ class ContextGroup(NamedTuple):
 
 def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return ``x * (1 + scale) + shift``; without gradients in the memory of ``x``."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.addcmul(shift, x, 1 + scale)
     return torch.addcmul(shift, x, 1 + scale, out=x)
 
 
 def add_gated(x: torch.Tensor, gate: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     """Return ``x + gate * branch``; without gradients in the memory of ``branch``."""
-    if torch.is_grad_enabled() or branch.dtype != x.dtype:
+    # Compilers refuse a result in memory of another layout, and save the copy by themselves.
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or branch.dtype != x.dtype:
         return torch.addcmul(x, gate, branch)
     return torch.addcmul(x, gate, branch, out=branch)
 
@@ -150,7 +151,8 @@ class EasyAnimateTransformerBlock(nn.Module):
         """Attend from all tokens of a clip to its text and CLIP tokens, ``rows`` frames at a time, and add the residual."""
         attended = []
         for part, group in zip(x.split([group.rows for group in context]), context, strict=True):
-            k, v = linear(self.attn2.to_k, group.tokens), linear(self.attn2.to_v, group.tokens)
+            layers = (self.attn2.to_k, self.attn2.to_v)
+            k, v = (row_by_row(partial(linear, layer), group.tokens) for layer in layers)
             run = partial(self._attend_context, k=k, v=v, transformer_options=transformer_options)
             if torch.is_grad_enabled():
                 attended.append(part + run(part))

@@ -4,13 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import CheckpointError
+from ..values import ConfigValues, shown
+
 RELEASE_HEAD_DIM = 72
+# Of the motion modules' norms.
+_GROUPS = 32
+_SOURCE = "transformer/config.json"
 
 TEMPORAL = "Temporal_Self"
 GLOBAL = "Global_Self"
+# The release has two.
+_MAX_ATTENTIONS = 16
 
 _BLOCK = "transformer_blocks."
 _MOTION = "attn_temporal.temporal_transformer."
+_CLIP = "clip_projection.linear_1.weight"
 
 
 @dataclass(frozen=True)
@@ -40,18 +49,25 @@ class MotionModuleConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MotionModuleConfig":
         """Read ``motion_module_kwargs_even`` or ``motion_module_kwargs_odd`` of a ``config.json``."""
-        kinds = tuple(values.get("attention_block_types", cls.attention_block_types))
-        if unknown := set(kinds) - {TEMPORAL, GLOBAL}:
+        if not isinstance(values, Mapping):
+            raise CheckpointError(
+                f"{_SOURCE} has {shown(values)} for a motion module, but an object is needed; take the file of the release."
+            )
+        read = ConfigValues(values, f"{_SOURCE}, in its motion modules,")
+        kinds = read.get("attention_block_types", cls.attention_block_types)
+        if not isinstance(kinds, (list, tuple)) or not 0 < len(kinds) <= _MAX_ATTENTIONS:
+            raise read.wrong("attention_block_types", kinds, f"a list of 1 to {_MAX_ATTENTIONS} names")
+        if unknown := [kind for kind in kinds if kind not in (TEMPORAL, GLOBAL)]:
             raise ValueError(
-                f"config.json names the motion attention {sorted(unknown)[0]!r}, but EasyAnimateV3 has only "
-                f"{TEMPORAL} and {GLOBAL}; this is the configuration of another model."
+                f"{_SOURCE} names the motion attention {shown(unknown[0])} in attention_block_types, but EasyAnimateV3 "
+                f"has only {TEMPORAL} and {GLOBAL}; take the file of the release."
             )
         return cls(
-            num_attention_heads=values["num_attention_heads"],
-            num_transformer_block=values.get("num_transformer_block", 1),
-            attention_block_types=kinds,
-            temporal_position_encoding=values.get("temporal_position_encoding", True),
-            remove_time_embedding_in_photo=values.get("remove_time_embedding_in_photo", False),
+            num_attention_heads=read.whole("num_attention_heads"),
+            num_transformer_block=read.whole("num_transformer_block", 1),
+            attention_block_types=tuple(kinds),
+            temporal_position_encoding=read.flag("temporal_position_encoding", True),
+            remove_time_embedding_in_photo=read.flag("remove_time_embedding_in_photo", False),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,37 +121,33 @@ class TransformerConfig:
         ValueError
             If the file describes another architecture or lacks a dimension.
         """
+        read = ConfigValues(values, _SOURCE)
         kind = values.get("basic_block_type", "global_motionmodule")
         if kind not in ("motionmodule", "global_motionmodule"):
             raise ValueError(
-                f"transformer/config.json has basic_block_type {kind!r}, but EasyAnimateV3 has 'motionmodule' or "
-                "'global_motionmodule'; this is another EasyAnimate version."
+                f"{_SOURCE} has basic_block_type {shown(kind)}, but EasyAnimateV3 has 'motionmodule' or "
+                "'global_motionmodule'; this is another EasyAnimate version, so take the file of the release."
             )
-        try:
-            even = values.get("motion_module_kwargs_even") or values["motion_module_kwargs"]
-            odd = values.get("motion_module_kwargs_odd") or even
-            inpaint = values["in_channels"] != 4
-            return cls(
-                num_attention_heads=values["num_attention_heads"],
-                attention_head_dim=values["attention_head_dim"],
-                in_channels=values["in_channels"],
-                out_channels=values["out_channels"],
-                num_layers=values["num_layers"],
-                caption_channels=values["caption_channels"],
-                motion_even=MotionModuleConfig.from_dict(even),
-                motion_odd=MotionModuleConfig.from_dict(odd),
-                sample_size=values.get("sample_size", cls.sample_size),
-                patch_size=values.get("patch_size", cls.patch_size),
-                attention_bias=values.get("attention_bias", True),
-                norm_eps=values.get("norm_eps", cls.norm_eps),
-                enable_uvit=values.get("enable_uvit", True),
-                clip_channels=values.get("clip_channels", 768 if inpaint else 0),
-                clip_tokens=values.get("clip_tokens", 8 if inpaint else 0),
-            )
-        except KeyError as missing:
-            raise ValueError(
-                f"transformer/config.json has no {missing}; take the file of the release."
-            ) from None
+        even = values.get("motion_module_kwargs_even") or read.get("motion_module_kwargs")
+        odd = values.get("motion_module_kwargs_odd") or even
+        inpaint = read.whole("in_channels") != 4
+        return cls(
+            num_attention_heads=read.whole("num_attention_heads"),
+            attention_head_dim=read.whole("attention_head_dim"),
+            in_channels=read.whole("in_channels"),
+            out_channels=read.whole("out_channels"),
+            num_layers=read.whole("num_layers"),
+            caption_channels=read.whole("caption_channels"),
+            motion_even=MotionModuleConfig.from_dict(even),
+            motion_odd=MotionModuleConfig.from_dict(odd),
+            sample_size=read.whole("sample_size", cls.sample_size),
+            patch_size=read.whole("patch_size", cls.patch_size),
+            attention_bias=read.flag("attention_bias", True),
+            norm_eps=read.number("norm_eps", cls.norm_eps),
+            enable_uvit=read.flag("enable_uvit", True),
+            clip_channels=read.whole("clip_channels", 768 if inpaint else 0, least=0),
+            clip_tokens=read.whole("clip_tokens", 8 if inpaint else 0, least=0),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ``transformer/config.json`` of this configuration, which :meth:`from_dict` reads.
@@ -172,21 +184,16 @@ class TransformerConfig:
         ValueError
             If the tensors are not an EasyAnimateV3 transformer or the width is not a multiple of 72.
         """
-        try:
-            dim, in_channels, patch_size, _ = shapes["pos_embed.proj.weight"]
-            caption_channels = shapes["caption_projection.linear_1.weight"][1]
-            out_channels = shapes["proj_out.weight"][0] // patch_size**2
-        except KeyError as missing:
-            raise ValueError(
-                f"the file has no tensor {missing}, so it is not an EasyAnimateV3 transformer."
-            ) from None
+        dim, in_channels, patch_size, _ = _shape(shapes, "pos_embed.proj.weight", 4)
+        caption_channels = _shape(shapes, "caption_projection.linear_1.weight", 2)[1]
+        out_channels = _shape(shapes, "proj_out.weight", 2)[0] // patch_size**2
         if dim % RELEASE_HEAD_DIM:
             raise ValueError(
                 f"the transformer is {dim} wide, which is not a multiple of the release's head size "
                 f"{RELEASE_HEAD_DIM}; load it from a folder with its transformer/config.json."
             )
         heads = dim // RELEASE_HEAD_DIM
-        clip = shapes.get("clip_projection.linear_1.weight")
+        clip = _shape(shapes, _CLIP, 2) if _CLIP in shapes else None
         motion = MotionModuleConfig(
             num_attention_heads=heads,
             num_transformer_block=_count(shapes, f"{_BLOCK}0.{_MOTION}transformer_blocks."),
@@ -205,6 +212,72 @@ class TransformerConfig:
             enable_uvit="long_connect_fc.0.weight" in shapes,
             clip_channels=clip[1] if clip else 0,
             clip_tokens=clip[0] // dim if clip else 0,
+        )
+
+    def require_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Check that tensors are those of this configuration, before a model of its size is built.
+
+        Raises
+        ------
+        ValueError
+            If the configuration gives another size than the tensors have, or one that no transformer can have.
+        """
+        self._require_divisors()
+        expected = {
+            "pos_embed.proj.weight": (self.dim, self.in_channels, self.patch_size, self.patch_size),
+            "caption_projection.linear_1.weight": (self.dim, self.caption_channels),
+            "proj_out.weight": (self.patch_size**2 * self.out_channels, self.dim),
+        }
+        if self.clip_tokens:
+            expected[_CLIP] = (self.clip_tokens * self.dim, self.clip_channels)
+        for name, shape in expected.items():
+            if name in shapes and tuple(shapes[name]) != shape:
+                raise ValueError(
+                    f"the checkpoint's tensor {name} has shape {list(shapes[name])}, but {_SOURCE} gives {list(shape)}; "
+                    "the file and its config.json belong to different models, so take both from one."
+                )
+        _require_count(shapes, _BLOCK, self.num_layers, "num_layers")
+        for block in range(min(self.num_layers, 2)):
+            motion, module = self.motion(block), f"{_BLOCK}{block}.{_MOTION}transformer_blocks."
+            _require_count(shapes, module, motion.num_transformer_block, "num_transformer_block")
+            attentions = len(motion.attention_block_types)
+            _require_count(shapes, f"{module}0.attention_blocks.", attentions, "attention_block_types")
+
+    def _require_divisors(self) -> None:
+        heads = {self.motion_even.num_attention_heads, self.motion_odd.num_attention_heads}
+        if wrong := [number for number in (*sorted(heads), _GROUPS) if self.dim % number]:
+            raise ValueError(
+                f"{_SOURCE} gives a width of {self.dim} ({self.num_attention_heads} heads of {self.attention_head_dim}), "
+                f"which does not divide by {wrong[0]}, as num_attention_heads of the motion modules and their {_GROUPS} "
+                "groups need; take the file of the release."
+            )
+        if self.sample_size < self.patch_size:
+            raise ValueError(
+                f"{_SOURCE} has sample_size {self.sample_size} below patch_size {self.patch_size}; take the file of the "
+                "release."
+            )
+
+
+def _shape(shapes: Mapping[str, Sequence[int]], name: str, rank: int) -> Sequence[int]:
+    """Return the shape of a tensor, which must be there, have ``rank`` axes and no empty one."""
+    if name not in shapes:
+        raise ValueError(
+            f"the file has no tensor {name!r}, so it is not an EasyAnimateV3 transformer: choose another file."
+        )
+    if len(shapes[name]) != rank or 0 in shapes[name]:
+        raise ValueError(
+            f"the file's tensor {name} has shape {list(shapes[name])[:8]}, so it is not an EasyAnimateV3 transformer: choose "
+            "another file."
+        )
+    return shapes[name]
+
+
+def _require_count(shapes: Mapping[str, Sequence[int]], prefix: str, wanted: int, key: str) -> None:
+    found = _count(shapes, prefix)
+    if found != wanted:
+        raise ValueError(
+            f"the checkpoint has {found} modules under {prefix.removesuffix('.')}, but {_SOURCE} gives {wanted} ({key}); "
+            "the file and its config.json belong to different models, so take both from one."
         )
 
 

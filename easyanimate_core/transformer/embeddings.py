@@ -8,6 +8,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .chunks import row_by_row
+
 TIMESTEP_CHANNELS = 256
 MAX_PERIOD = 10000.0
 
@@ -142,8 +144,9 @@ class AdaLayerNormSingle(nn.Module):
         tuple of torch.Tensor
             Shared modulation ``[batch, 6, dim]`` and the embedding ``[batch, dim]`` for the last norm.
         """
-        embedding = self.emb.timestep_embedder(timestep, dtype)
-        return self.linear(F.silu(embedding)).unflatten(1, (6, -1)), embedding
+        embedding = row_by_row(lambda rows: self.emb.timestep_embedder(rows, dtype), timestep)
+        modulation = row_by_row(lambda rows: self.linear(F.silu(rows)), embedding)
+        return modulation.unflatten(1, (6, -1)), embedding
 
 
 class Projection(nn.Module):

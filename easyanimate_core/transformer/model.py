@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ..attention import AttentionFunction, default_attention
 from ..linear import linear
 from .block import ContextGroup, EasyAnimateTransformerBlock, modulate
-from .chunks import in_chunks, rows_for
+from .chunks import alone_on, in_chunks, row_by_row, rows_for
 from .config import TransformerConfig
 from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection, frame_sinusoids
 from .memory import FIRST_RECEIVER, SKIPS, MemoryPlan, choose_plan, memory_plans
@@ -131,7 +131,7 @@ class EasyAnimateTransformer3D(nn.Module):
         if height % patch or width % patch:
             x = F.pad(x, (0, -width % patch, 0, -height % patch, 0, 0), mode="replicate")
         grid = (x.shape[3] // patch, x.shape[4] // patch)
-        tokens = self.pos_embed(x.transpose(1, 2).flatten(0, 1))
+        tokens = row_by_row(lambda clips: self.pos_embed(clips.transpose(1, 2).flatten(0, 1)), x)
         return tokens.unflatten(0, (batch, frames)), grid
 
     def _unpatchify(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -155,20 +155,29 @@ class EasyAnimateTransformer3D(nn.Module):
             active = [False] * batch
         else:
             active = list(clip_active) if clip_active is not None else [True] * batch
-        text = self.caption_projection(context)
+        texts = self._project_texts(context, lengths)
         if any(active):
-            clip = self.clip_projection(clip_embeds.to(context.dtype)).unflatten(
+            clip = row_by_row(self.clip_projection, clip_embeds.to(context.dtype)).unflatten(
                 1, (self.config.clip_tokens, -1)
             )
         groups, start = [], 0
-        for (length, with_clip), rows in groupby(zip(lengths, active, strict=True)):
+        for (_, with_clip), rows in groupby(zip(lengths, active, strict=True)):
             count = len(list(rows))
-            tokens = text[start : start + count, :length]
+            tokens = torch.cat(texts[start : start + count])
             if with_clip:
                 tokens = torch.cat((tokens, clip[start : start + count]), dim=1)
             groups.append(ContextGroup(count, tokens))
             start += count
         return groups
+
+    def _project_texts(self, context: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Return the text tokens ``[1, length, dim]`` of each row."""
+        if alone_on(context):
+            # Without the padding too, whose length depends on the other rows.
+            texts = [text[:, :length] for text, length in zip(context.split(1), lengths, strict=True)]
+            return [self.caption_projection(text) for text in texts]
+        projected = self.caption_projection(context).split(1)
+        return [text[:, :length] for text, length in zip(projected, lengths, strict=True)]
 
     # Called, not compiled: a number of bytes would be a constant of the graph, compiled anew whenever it changes.
     @torch.compiler.disable

@@ -1,9 +1,11 @@
 """Configuration of the Slice VAE, from a published ``config.json`` or from tensor shapes."""
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+from ..values import ConfigValues, shown
 
 SPATIAL_DOWN, SPATIAL_TEMPORAL_DOWN = "SpatialDownBlock3D", "SpatialTemporalDownBlock3D"
 SPATIAL_UP, SPATIAL_TEMPORAL_UP = "SpatialUpBlock3D", "SpatialTemporalUpBlock3D"
@@ -15,6 +17,13 @@ _ONLY_VALUES = {
     "mid_block_num_attention_heads": (1, None),
     "use_gc_blocks": (None, [], [False] * 4),
 }
+
+
+_SOURCE = "The VAE config"
+_MAX_LEVELS = 8
+# The longest list of the release, as text, has a hundred characters.
+_MAX_LIST_TEXT = 1000
+_MAX_MULTIPLE = 1024
 
 
 @dataclass(frozen=True)
@@ -74,17 +83,23 @@ class SliceVAEConfig:
         _require_known("down_block_types", self.down_block_types, (SPATIAL_DOWN, SPATIAL_TEMPORAL_DOWN))
         _require_known("up_block_types", self.up_block_types, (SPATIAL_UP, SPATIAL_TEMPORAL_UP))
         levels = len(self.ch_mult)
-        if levels == 0 or len(self.down_block_types) != levels or len(self.up_block_types) != levels:
+        if (
+            not 0 < levels <= _MAX_LEVELS
+            or len(self.down_block_types) != levels
+            or len(self.up_block_types) != levels
+        ):
             raise ValueError(
                 f"The VAE config has {levels} values in ch_mult, {len(self.down_block_types)} down blocks and "
-                f"{len(self.up_block_types)} up blocks; it needs one of each per level."
+                f"{len(self.up_block_types)} up blocks, but it needs one of each per level (ch_mult, down_block_types, "
+                f"up_block_types), of {_MAX_LEVELS} levels at most; take the file of the release."
             )
         up_factor = 2 ** self.up_block_types[:-1].count(SPATIAL_TEMPORAL_UP)
         slices_agree = self.mini_batch_encoder == self.time_factor * self.mini_batch_decoder > 0
         if self.time_factor != up_factor or not slices_agree:
             raise ValueError(
                 f"The VAE config compresses time {self.time_factor}x, expands it {up_factor}x and cuts slices of "
-                f"{self.mini_batch_encoder} frames for {self.mini_batch_decoder} latent frames; these must agree."
+                f"{self.mini_batch_encoder} frames for {self.mini_batch_decoder} latent frames (mini_batch_encoder, "
+                "mini_batch_decoder), and these must agree; take the file of the release."
             )
         if any(self.ch * mult % self.norm_num_groups for mult in self.ch_mult):
             raise ValueError(
@@ -124,11 +139,11 @@ class SliceVAEConfig:
         for key, allowed in _ONLY_VALUES.items():
             if key in values:
                 _require_known(key, (values[key],), allowed)
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        known.setdefault("slice_compression_vae", False)
-        for key in ("ch_mult", "down_block_types", "up_block_types"):
-            if key in known:
-                known[key] = _as_tuple(key, known[key])
+        read = ConfigValues(values, _SOURCE)
+        known: dict[str, Any] = {"slice_compression_vae": read.flag("slice_compression_vae", False)}
+        for field in fields(cls):
+            if field.name in values and field.name not in known:
+                known[field.name] = _value(read, field.name, field.default)
         return cls(**known)
 
     @classmethod
@@ -160,6 +175,8 @@ class SliceVAEConfig:
         level_channels = []
         while (name := f"encoder.down_blocks.{len(level_channels)}.convs.0.conv1.weight") in shapes:
             level_channels.append(_conv_shape(shapes, name)[0])
+            if len(level_channels) > _MAX_LEVELS:
+                break
         layers = 0
         while f"encoder.down_blocks.0.convs.{layers}.conv1.weight" in shapes:
             layers += 1
@@ -180,12 +197,64 @@ class SliceVAEConfig:
             mini_batch_encoder=2 * 2 ** (levels - 2),
         )
 
+    def require_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Check that tensors are those of this configuration, before a model of its size is built.
+
+        Raises
+        ------
+        ValueError
+            If the configuration gives another size than the tensors have.
+        """
+        expected = {
+            "encoder.conv_in.weight": (self.channels[0], self.in_channels),
+            "encoder.conv_out.weight": (2 * self.latent_channels, self.channels[-1]),
+            "decoder.conv_out.weight": (self.out_channels, self.channels[0]),
+        }
+        for level, channels in enumerate(self.channels):
+            name = f"encoder.down_blocks.{level}.convs.0.conv1.weight"
+            expected[name] = (channels, self.channels[max(level - 1, 0)])
+        for name, shape in expected.items():
+            if name in shapes and tuple(shapes[name])[:2] != shape:
+                raise ValueError(
+                    f"The VAE's tensor {name} has shape {list(shapes[name])}, but its config gives {[*shape, 3, 3, 3]}; "
+                    "the file and its config.json belong to different models, so take both from one."
+                )
+        for prefix, wanted, key in (
+            ("encoder.down_blocks.", len(self.channels), "ch_mult"),
+            ("encoder.down_blocks.0.convs.", self.layers_per_block, "layers_per_block"),
+        ):
+            found = len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
+            if found != wanted:
+                raise ValueError(
+                    f"The VAE has {found} modules under {prefix.removesuffix('.')}, but its config gives {wanted} ({key}); "
+                    "the file and its config.json belong to different models, so take both from one."
+                )
+
+
+def _value(read: ConfigValues, key: str, default: Any) -> Any:
+    """Return a value of the type that its default has."""
+    if isinstance(default, bool):
+        return read.flag(key, default)
+    if isinstance(default, int):
+        return read.whole(key, default)
+    if isinstance(default, float):
+        return read.number(key, default)
+    if isinstance(default, str):
+        # Which words there are is for the class to say.
+        value = read.get(key, default)
+        if not isinstance(value, str):
+            raise read.wrong(key, value, repr(default))
+        return value
+    return _as_tuple(read, key, type(default[0]))
+
 
 def _conv_shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
     if name not in shapes:
         raise ValueError(_not_a_slice_vae(f"it has no tensor {name}"))
     if len(shapes[name]) != 5:
         raise ValueError(_not_a_slice_vae(f"{name} has {len(shapes[name])} dimensions instead of 5"))
+    if 0 in shapes[name]:
+        raise ValueError(_not_a_slice_vae(f"{name} has an empty dimension"))
     return shapes[name]
 
 
@@ -197,16 +266,31 @@ def _require_known(key: str, values: Iterable[Any], allowed: tuple[Any, ...]) ->
     for value in values:
         if value not in allowed:
             raise ValueError(
-                f"The VAE config has {key} = {value!r}, which the Slice VAE of EasyAnimateV3 does not use; "
-                f"expected {' or '.join(repr(option) for option in allowed)}."
+                f"The VAE config has {key} = {shown(value)}, which the Slice VAE of EasyAnimateV3 does not use; "
+                f"take a file with {' or '.join(repr(option) for option in allowed)}."
             )
 
 
-def _as_tuple(key: str, value: Any) -> tuple[Any, ...]:
+def _as_tuple(read: ConfigValues, key: str, kind: type) -> tuple[Any, ...]:
+    value = given = read.get(key, ())
     # The release also accepts these lists written as a Python literal in a string.
-    try:
-        return tuple(ast.literal_eval(value) if isinstance(value, str) else value)
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise ValueError(
-            f"The VAE config has {key} = {value!r}, which is not a list; correct the file."
-        ) from error
+    if isinstance(value, str) and len(value) <= _MAX_LIST_TEXT:
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            raise _not_a_list(key, given) from error
+    if not isinstance(value, (list, tuple)):
+        raise _not_a_list(key, given)
+    if len(value) > _MAX_LEVELS:
+        raise read.wrong(key, value, f"a list of {_MAX_LEVELS} values at most")
+    needed = f"a list of whole numbers from 1 to {_MAX_MULTIPLE}" if kind is int else "a list of names"
+    for item in value:
+        if type(item) is not kind or (kind is int and not 0 < item <= _MAX_MULTIPLE):
+            raise read.wrong(key, value, needed)
+    return tuple(value)
+
+
+def _not_a_list(key: str, value: Any) -> ValueError:
+    return ValueError(
+        f"The VAE config has {key} = {shown(value)}, which is not a list; take the file of the release."
+    )

@@ -10,7 +10,8 @@ from ..onednn import onednn_runs
 
 def fast_layout(x: torch.Tensor) -> torch.Tensor:
     """Return ``x [B, C, t, h, w]`` in the layout that :func:`convolve` is fastest in; the values stay."""
-    return x.to(memory_format=torch.channels_last_3d) if onednn_runs(x) else x
+    # Not `to`, which leaves some frames of several clips as they are, with gaps between the clips.
+    return x.contiguous(memory_format=torch.channels_last_3d) if onednn_runs(x) else x
 
 
 def convolve(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..attention import AttentionFunction, default_attention
+from ..out_of_memory import exhausted_memory
 from .config import SliceVAEConfig
 from .decoder import Decoder
 from .encoder import Encoder
@@ -200,8 +201,9 @@ class SliceVAE(nn.Module):
         ------
         ValueError
             When ``z`` does not have five axes and the right channels.
-        torch.cuda.OutOfMemoryError
-            When not even the smallest tiles fit; larger ones are tried first, with a warning for each.
+        RuntimeError
+            Of memory that ran out, when not even the smallest tiles fit; larger ones are tried first, with a warning
+            for each.
         """
         self._check_latents(z)
         factor = self.config.space_factor
@@ -333,9 +335,13 @@ def _with_smaller_tiles(run: Callable[[int | None], Any], sizes: list[int | None
     for size, smaller in pairwise(sizes):
         try:
             return run(size)
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:
+            memory = exhausted_memory(error)
+            if memory is None:
+                raise
             logging.warning(
-                "The Slice VAE ran out of GPU memory; it begins again with tiles of %d pixels%s.",
+                "The Slice VAE ran out of %s; it begins again with tiles of %d pixels%s.",
+                memory,
                 smaller,
                 "" if smaller == TILE_PIXELS else ", which differ a little from the published ones",
             )

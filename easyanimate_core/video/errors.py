@@ -5,6 +5,10 @@ class VideoWriteError(ValueError):
     """A video cannot be written: the message says why and what to do, in one sentence."""
 
 
+class NameTakenError(VideoWriteError):
+    """A file or folder has the name already."""
+
+
 class UnfinishedVideoError(ValueError):
     """An unfinished video cannot be continued: the message says why and what to do, in one sentence."""
 
@@ -19,6 +23,10 @@ class DamagedJournalError(UnfinishedVideoError):
 
 class JournalVersionError(UnfinishedVideoError):
     """The journal of an unfinished video is of a version that this code does not know."""
+
+
+class BusyVideoError(UnfinishedVideoError):
+    """Another run works on the video at this moment."""
 
 
 class DamagedPartError(UnfinishedVideoError):

@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from .errors import VideoWriteError
+from .feeding import fed
 from .files import disk_full, plain_errors
 
 # The system's words for ENOSPC and EDQUOT, as ffmpeg logs them on every system.
@@ -74,7 +75,13 @@ def metadata_input(tag_file: Path | None) -> list[str]:
     return ["-f", "ffmetadata", "-i", f"file:{tag_file}", "-map", "0:v:0", "-map_metadata", "1"]
 
 
-def run_ffmpeg(command: list[str], path: Path, frames: Iterable[np.ndarray] = ()) -> int:
+def run_ffmpeg(
+    command: list[str],
+    path: Path,
+    output: Path,
+    frames: Iterable[np.ndarray] = (),
+    check: Callable[[], None] | None = None,
+) -> int:
     """Run ffmpeg on frames and return their number; it is dead when this returns or raises.
 
     Parameters
@@ -83,45 +90,46 @@ def run_ffmpeg(command: list[str], path: Path, frames: Iterable[np.ndarray] = ()
         The whole command line.
     path : Path
         The file that is to come of it, for messages.
+    output : Path
+        The file that ffmpeg writes; while it changes, ffmpeg is at work.
     frames : iterable of numpy.ndarray
         uint8 ``[H, W, 3]`` contiguous frames for its standard input.
+    check : callable, optional
+        Is called all the time, and ends ffmpeg by raising, as for a cancel.
 
     Raises
     ------
     VideoWriteError
-        If ffmpeg does not start or fails; its first line of complaint is told.
+        If ffmpeg does not start, stands still or fails; its first line of complaint is told.
     """
     hidden = subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
     with _log_file() as log:
         try:
+            # Without a buffer of its own, whose lock would outlive a writer that hangs.
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, creationflags=hidden
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                creationflags=hidden,
+                bufsize=0,
             )
-        except OSError as error:
-            raise VideoWriteError(
-                f"ffmpeg at {command[0]} does not start ({error.strerror or error})."
-            ) from error
-        count = 0
-        try:
-            for frame in frames:
-                try:
-                    process.stdin.write(frame.data)
-                except OSError:
-                    break
-                count += 1
-            _close_quietly(process.stdin)
-            process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                _close_quietly(process.stdin)
-                process.wait()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise VideoWriteError(f"ffmpeg at {command[0]} does not start ({reason}).") from error
+        with fed(process, path, output, check) as feed:
+            count = feed.all_of(frames)
         log.seek(0)
         complaints = log.read().decode(errors="replace")
     # Older versions (4.2) exit without an error after the disk was full.
     if any(words in complaints for words in _FULL):
         raise disk_full(path.parent)
-    if process.returncode:
+    if process.returncode < 0:
+        raise VideoWriteError(
+            f"ffmpeg was ended from outside (signal {-process.returncode}) before {path} was complete, which happens "
+            "where memory is short: close other programs and run it again."
+        )
+    if process.returncode or feed.refused:
         lines = complaints.strip().splitlines()
         reason = lines[0].strip() if lines else f"exit code {process.returncode}"
         raise VideoWriteError(f"ffmpeg could not write {path} ({reason}): check free space and the settings.")
@@ -131,11 +139,3 @@ def run_ffmpeg(command: list[str], path: Path, frames: Iterable[np.ndarray] = ()
 def _log_file() -> IO[bytes]:
     with plain_errors(Path(tempfile.gettempdir())):
         return tempfile.TemporaryFile()
-
-
-def _close_quietly(pipe: IO[bytes]) -> None:
-    # A dead ffmpeg breaks the pipe; its exit code tells more.
-    try:
-        pipe.close()
-    except OSError:
-        return

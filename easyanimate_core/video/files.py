@@ -17,6 +17,11 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL.
 _FULL_ON_WINDOWS = {39, 112}
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\..+", re.DOTALL)
+# Endings of what a video is written with beside it.
+PARTIAL, TAGS = "part.mp4", "tags.txt"
+_LEFT_OVER = re.compile(rf"\.[0-9a-f]{{32}}\.({re.escape(PARTIAL)}|{re.escape(TAGS)})")
+# A file that is being written changes every few seconds.
+_LEFT_OVER_SECONDS = 3600
 _CHUNK = 1 << 20
 
 
@@ -40,6 +45,17 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in _FULL or getattr(error, "winerror", None) in _FULL_ON_WINDOWS
 
 
+def remove_left_over(fresh: Path) -> None:
+    """Remove what killed runs left of videos in a folder an hour ago or more, by the clock that a new file there shows."""
+    with suppress(OSError):
+        now = fresh.stat().st_mtime
+        for path in fresh.parent.iterdir():
+            # Another run may remove it at this moment.
+            with suppress(FileNotFoundError):
+                if _LEFT_OVER.fullmatch(path.name) and now - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
+                    remove_quietly(path)
+
+
 @contextmanager
 def plain_errors(folder: Path) -> Iterator[None]:
     """Turn the system's errors about writing in a folder into `VideoWriteError`."""
@@ -49,6 +65,10 @@ def plain_errors(folder: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise disk_full(folder) from error
         reason = error.strerror or error
+        if error.errno == errno.ENAMETOOLONG:
+            raise VideoWriteError(
+                f"The name is too long for {folder} ({reason}): choose a shorter one."
+            ) from error
         raise VideoWriteError(
             f"The folder {folder} cannot be written to ({reason}): choose another folder or allow it."
         ) from error
@@ -103,7 +123,7 @@ def place_new(source: Path, target: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
         source.rename(target)
     else:
-        source.unlink()
+        remove_quietly(source)
     sync_folder(target.parent)
 
 
@@ -117,7 +137,7 @@ def write_durably(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        remove_quietly(partial)
     sync_folder(path.parent)
 
 
@@ -131,17 +151,33 @@ def sha256_of(path: Path) -> str:
 
 
 def is_file_with(path: Path, size: int, sha256: str) -> bool:
-    """Tell whether a file is there and has these bytes."""
+    """Tell whether a file is there and has these bytes.
+
+    Raises
+    ------
+    VideoWriteError
+        If it is there and cannot be read, which says nothing about its bytes.
+    """
     try:
         return path.stat().st_size == size and sha256_of(path) == sha256
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise cannot_be_read(path, error) from error
+
+
+def cannot_be_read(path: Path, error: OSError) -> VideoWriteError:
+    """Return the error for a file that the system does not give, for now."""
+    reason = error.strerror or error
+    return VideoWriteError(
+        f"{path} cannot be read ({reason}): check its permissions and the disk, and run it again."
+    )
 
 
 def remove_quietly(path: Path) -> None:
     """Remove a file, or a temporary folder with all in it, if the system lets us."""
-    if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
     with suppress(OSError):
-        path.unlink(missing_ok=True)
+        if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +23,7 @@ def join_mp4(
     metadata: Mapping[str, str] | None = None,
     *,
     overwrite: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> WrittenVideo:
     """Join mp4 files into one; its frames are those of the parts, bit for bit.
 
@@ -40,6 +41,8 @@ def join_mp4(
         Tags of the container, as in `write_mp4`.
     overwrite : bool
         Replace an existing file.
+    check : callable, optional
+        Is called all the time, and stops the work by raising, as for a cancel.
 
     Returns
     -------
@@ -68,11 +71,12 @@ def join_mp4(
             list_file.write_bytes(_list(parts, indices))
             if tags is not None:
                 tag_file.write_bytes(tags)
-        run_ffmpeg(_command(list_file, tag_file if tags is not None else None, joined, first.rate), path)
+        command = _command(list_file, tag_file if tags is not None else None, joined, first.rate)
+        run_ffmpeg(command, path, joined, check=check)
         _check_joined(joined, first, count, path)
         with plain_errors(path.parent):
             sync_file(joined)
-        move_onto(joined, path, overwrite)
+        move_onto(joined, [path], overwrite)
         sync_folder(path.parent)
     finally:
         shutil.rmtree(side, ignore_errors=True)
@@ -114,17 +118,30 @@ def _list(parts: list[Path], indices: list[Mp4Index]) -> bytes:
 
 def _entry(part: Path, microseconds: int) -> bytes:
     """Return a part's lines in the list, with the time until the next one begins."""
+    check_line(part)
     name = os.fsencode(part)
-    if b"\n" in name or b"\r" in name:
-        raise VideoWriteError(f"The path {str(part)!r} has a line break: choose another folder.")
     seconds, rest = divmod(microseconds, _MICROSECONDS)
     quoted = name.replace(b"'", b"'\\''")
     return b"file 'file:" + quoted + b"'\n" + f"duration {seconds}.{rest:06}\n".encode()
 
 
+def check_line(path: Path) -> None:
+    """Check that a path can stand in a list of parts.
+
+    Raises
+    ------
+    VideoWriteError
+        If it has a line break.
+    """
+    if "\n" in str(path) or "\r" in str(path):
+        raise VideoWriteError(f"The path {str(path)!r} has a line break: choose another folder.")
+
+
 def _command(list_file: Path, tag_file: Path | None, joined: Path, rate: Fraction) -> list[str]:
     return [
-        *(*ffmpeg(), "-f", "concat", "-safe", "0", "-i", f"file:{list_file}", *metadata_input(tag_file)),
+        # A part that is a list of other files in disguise must lead nowhere.
+        *(*ffmpeg(), "-format_whitelist", "concat,mov", "-protocol_whitelist", "file"),
+        *("-f", "concat", "-safe", "0", "-i", f"file:{list_file}", *metadata_input(tag_file)),
         *("-c", "copy", "-video_track_timescale", str(timescale(rate)), *mp4_output(joined)),
     ]
 

@@ -137,7 +137,10 @@ def read_journal(path: Path) -> tuple[Journal, bytes, str | None]:
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
-        raise DamagedJournalError(f"The journal {path} cannot be read ({reason}): {_WAY_OUT}.") from error
+        raise DamagedJournalError(
+            f"The journal {path} cannot be read ({reason}): check its permissions and the disk and run it again, or set "
+            "if_unfinished to start new."
+        ) from error
     records, damage = _trusted_records(data)
     version = records[0].get("version") if records else None
     if records and version != VERSION:

@@ -1,7 +1,8 @@
 """A video under construction on disk: finished parts, the last frames, and a journal to go on from."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +12,16 @@ import numpy as np
 import torch
 
 from .differences import differences, in_words
-from .errors import DamagedPartError, OtherInputsError, UnfinishedVideoError, VideoWriteError
+from .errors import (
+    BusyVideoError,
+    DamagedPartError,
+    NameTakenError,
+    OtherInputsError,
+    UnfinishedVideoError,
+    VideoWriteError,
+)
 from .files import (
+    cannot_be_read,
     is_file_with,
     place,
     place_new,
@@ -23,8 +32,9 @@ from .files import (
     write_durably,
 )
 from .frame_rate import exact_rate
-from .joining import join_mp4
+from .joining import check_line, join_mp4
 from .journal import FileRecord, Journal, PartRecord, damaged_journal, plain, read_journal
+from .lock import FolderLock
 from .mp4_index import read_index
 from .parts_folder import (
     JOINED,
@@ -40,7 +50,7 @@ from .parts_folder import (
     unfinished_folders,
 )
 from .tails import checked_tail, read_tail, write_tail
-from .target import check_target
+from .target import check_name, check_target
 from .writer import WrittenVideo, check_crf, write_mp4
 
 _WAY_OUT = "put it back, delete the folder, or set if_unfinished to start new"
@@ -72,6 +82,13 @@ class LongVideo:
         self._folder = folder
         self._journal = journal
         self._content = content
+        self._lock: FolderLock | None = None
+
+    def close(self) -> None:
+        """Let other runs have the video."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     @property
     def finished(self) -> int:
@@ -84,7 +101,9 @@ class LongVideo:
         return self._journal.frames
 
     @classmethod
-    def create(cls, final: Path, inputs: Mapping[str, Any], fps: float | Fraction, crf: int) -> "LongVideo":
+    def create(
+        cls, final: Path, inputs: Mapping[str, Any], fps: float | Fraction, crf: int, alone: bool = False
+    ) -> "LongVideo":
         """Begin a video.
 
         Parameters
@@ -96,11 +115,15 @@ class LongVideo:
             and takes rate and quality from the journal: name these two here too, to notice a change.
         fps, crf
             As in `write_mp4`.
+        alone : bool
+            Keep other runs out until `close`, where the drive knows locks.
 
         Raises
         ------
+        NameTakenError
+            If the file or the folder of its parts exists.
         VideoWriteError
-            If the file or the folder of its parts exists, a value is out of range or the disk takes no files.
+            If a value is out of range or the disk takes no files.
         """
         final = Path(final).absolute()
         journal = Journal(plain(inputs), exact_rate(fps), crf)
@@ -108,21 +131,27 @@ class LongVideo:
         check_target(final, overwrite=False)
         final = final.with_suffix(".mp4")
         folder = parts_folder(final)
+        check_name(folder)
+        check_line(folder)
+        taken = NameTakenError(f"{folder} exists already: choose another name, or delete the folder.")
         with plain_errors(final.parent):
             try:
                 folder.mkdir()
             except FileExistsError:
                 # A crash in these lines leaves no more than that.
                 if not holds_nothing(folder):
-                    raise VideoWriteError(
-                        f"{folder} exists already: choose another name, or delete the folder."
-                    ) from None
+                    raise taken from None
         video = cls(folder, journal, b"", None)
         try:
+            video._lock = FolderLock(folder) if alone else None
             video._commit(journal)
+        except BusyVideoError:
+            raise taken from None
         except BaseException:
-            if not (folder / JOURNAL).exists():
-                remove_folder(folder)
+            with suppress(OSError):
+                if not (folder / JOURNAL).exists():
+                    remove_folder(folder)
+            video.close()
             raise
         return video
 
@@ -136,7 +165,11 @@ class LongVideo:
 
     @classmethod
     def resume(
-        cls, parts: Path, inputs: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]
+        cls,
+        parts: Path,
+        inputs: Mapping[str, Any],
+        planned: Sequence[Mapping[str, Any]],
+        alone: bool = False,
     ) -> "LongVideo":
         """Go on with an unfinished video.
 
@@ -151,9 +184,13 @@ class LongVideo:
             As for `create`.
         planned : sequence of Mapping
             The ``spec`` of each segment, finished or not.
+        alone : bool
+            Keep other runs out until `close`, where the drive knows locks.
 
         Raises
         ------
+        BusyVideoError
+            If ``alone``, and another run works on it.
         OtherInputsError
             If the inputs, or those of a finished part, are not the recorded ones; nothing is changed then.
         DamagedJournalError, JournalVersionError
@@ -164,6 +201,21 @@ class LongVideo:
             If the final name is taken or the disk takes no files.
         """
         folder = Path(parts).absolute()
+        lock = FolderLock(folder) if alone else None
+        try:
+            with plain_errors(folder):
+                video = cls._resume(folder, inputs, planned)
+        except BaseException:
+            if lock is not None:
+                lock.close()
+            raise
+        video._lock = lock
+        return video
+
+    @classmethod
+    def _resume(
+        cls, folder: Path, inputs: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]
+    ) -> "LongVideo":
         journal, content, damage = read_journal(folder / JOURNAL)
         planned = [plain(spec) for spec in planned]
         video = cls(folder, journal, content, None)
@@ -218,7 +270,11 @@ class LongVideo:
             remove_folder(self._folder)
 
     def append(
-        self, frames: Iterable[np.ndarray], spec: Mapping[str, Any], tail: torch.Tensor | None
+        self,
+        frames: Iterable[np.ndarray],
+        spec: Mapping[str, Any],
+        tail: torch.Tensor | None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         """Write the next part; it counts when this returns.
 
@@ -230,6 +286,8 @@ class LongVideo:
             The inputs that made it, of kinds that JSON can store.
         tail : torch.Tensor or None
             Frames ``[k, H, W, 3]`` that the next segment continues, float32.
+        check : callable, optional
+            Is called all the time, and stops the work by raising, as for a cancel.
 
         Raises
         ------
@@ -244,7 +302,7 @@ class LongVideo:
         self._check_alone()
         fresh = temporary(part_file(self._folder, index), "new.mp4")
         try:
-            part = self._write_part(fresh, frames, spec)
+            part = self._write_part(fresh, frames, spec, check)
             self._check_alone()
             with plain_errors(self._folder):
                 place(fresh, part_file(self._folder, index))
@@ -260,7 +318,9 @@ class LongVideo:
         if index >= 2:
             remove_quietly(tail_file(self._folder, index - 2))
 
-    def finish(self, metadata: Mapping[str, str] | None = None) -> WrittenVideo:
+    def finish(
+        self, metadata: Mapping[str, str] | None = None, check: Callable[[], None] | None = None
+    ) -> WrittenVideo:
         """Join the parts to the final file and remove their folder.
 
         It may be called again after any failure, also after `resume`.
@@ -269,6 +329,8 @@ class LongVideo:
         ----------
         metadata : Mapping of str to str, optional
             Tags of the container, as in `write_mp4`.
+        check : callable, optional
+            Is called all the time, and stops the work by raising, as for a cancel.
 
         Returns
         -------
@@ -284,7 +346,7 @@ class LongVideo:
             raise VideoWriteError(f"{self._folder} has no finished parts: add at least one segment.")
         if not self._is_in_place():
             self._check_alone()
-            self._join(metadata)
+            self._join(metadata, check)
         if not remove_folder(self._folder):
             logging.warning("%s: the video is complete, but the folder could not be emptied.", self._folder)
         first = self._journal.parts[0]
@@ -292,10 +354,10 @@ class LongVideo:
             self.final, self.frames, first.width, first.height, self._journal.fps, *first.padded
         )
 
-    def _join(self, metadata: Mapping[str, str] | None) -> None:
+    def _join(self, metadata: Mapping[str, str] | None, check: Callable[[], None] | None) -> None:
         joined = self._folder / JOINED
         parts = [part_file(self._folder, index) for index in range(self.finished)]
-        written = join_mp4(parts, joined, metadata, overwrite=True)
+        written = join_mp4(parts, joined, metadata, overwrite=True, check=check)
         if written.frames != self.frames:
             raise VideoWriteError(
                 f"The parts in {self._folder} have {written.frames} frames instead of {self.frames}: {_WAY_OUT}."
@@ -313,8 +375,15 @@ class LongVideo:
                         f"{self.final} exists already: move it away to finish the video."
                     ) from None
 
-    def _write_part(self, fresh: Path, frames: Iterable[np.ndarray], spec: dict[str, Any]) -> PartRecord:
-        written = write_mp4(fresh, frames, self._journal.fps, crf=self._journal.crf, joinable=True)
+    def _write_part(
+        self,
+        fresh: Path,
+        frames: Iterable[np.ndarray],
+        spec: dict[str, Any],
+        check: Callable[[], None] | None,
+    ) -> PartRecord:
+        fps, crf = self._journal.fps, self._journal.crf
+        written = write_mp4(fresh, frames, fps, crf=crf, joinable=True, check=check)
         if read_index(fresh).frames != written.frames:
             raise VideoWriteError(f"ffmpeg lost frames of {fresh.parent}: check free space and run it again.")
         padded = (written.padded_right, written.padded_bottom)
@@ -335,7 +404,14 @@ class LongVideo:
         self._journal, self._content = journal, content
 
     def _check_alone(self) -> None:
-        if _bytes_of(self._folder / JOURNAL) != self._content:
+        journal = self._folder / JOURNAL
+        try:
+            content = journal.read_bytes()
+        except FileNotFoundError:
+            content = None
+        except OSError as error:
+            raise cannot_be_read(journal, error) from error
+        if content != self._content:
             raise VideoWriteError(
                 f"The journal in {self._folder} was changed or removed meanwhile: let one run at a time make this video."
             )

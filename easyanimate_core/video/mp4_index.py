@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import VideoWriteError
+from .files import cannot_be_read
 
 Span = tuple[int, int]
 
@@ -44,11 +45,35 @@ def read_index(path: Path) -> Mp4Index:
         with path.open("rb") as file:
             return _index(file, path.stat().st_size)
     except OSError as error:
-        raise VideoWriteError(f"{path} cannot be read ({error.strerror or error}).") from error
+        raise cannot_be_read(path, error) from error
     except (struct.error, _NoSuchIndexError, ZeroDivisionError) as error:
         raise VideoWriteError(
             f"{path} is no complete mp4 file with evenly spaced frames in order."
         ) from error
+
+
+def check_complete(path: Path, frames: int, name: Path) -> None:
+    """Check that a video just written has all its frames, in whatever order; ``name`` is the one to tell.
+
+    Raises
+    ------
+    VideoWriteError
+        If frames are missing or the file is cut off.
+    """
+    try:
+        with path.open("rb") as file:
+            outer = dict(_boxes(file, (0, path.stat().st_size)))
+            media = _inside(file, outer, "moov", "trak", "mdia", "minf", "stbl")
+            found = _sample_count(file, dict(_boxes(file, media))) if "mdat" in outer else 0
+    except OSError as error:
+        raise cannot_be_read(name, error) from error
+    except (struct.error, _NoSuchIndexError):
+        found = 0
+    if found != frames:
+        raise VideoWriteError(
+            f"ffmpeg wrote {found} of {frames} frames of {name} without a word of complaint: check free space and run "
+            "it again."
+        )
 
 
 class _NoSuchIndexError(Exception):

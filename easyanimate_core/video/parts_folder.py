@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .files import is_temporary, remove_quietly
+from .lock import is_locked
 
 ENDING = ".parts"
 JOURNAL = "journal.json"
@@ -51,14 +52,16 @@ def unfinished_folders(folder: Path, name: str) -> list[Path]:
         try:
             found.append(((path / JOURNAL).stat().st_mtime_ns, int(match[1]), path))
         except OSError:
-            if holds_nothing(path):
+            if holds_nothing(path) and not is_locked(path):
                 remove_folder(path)
     return [path for *_, path in sorted(found, reverse=True)]
 
 
 def holds_nothing(folder: Path) -> bool:
     """Tell whether a folder is there and has nothing but temporary files."""
-    return folder.is_dir() and all(is_temporary(path.name) for path in _entries(folder))
+    with suppress(OSError):
+        return folder.is_dir() and all(is_temporary(path.name) for path in _entries(folder))
+    return False
 
 
 def has_part_after(folder: Path, index: int) -> bool:
@@ -97,8 +100,9 @@ def remove_folder(folder: Path) -> bool:
             remove_quietly(folder / JOURNAL)
         with suppress(OSError):
             folder.rmdir()
-        if not folder.exists():
-            return True
+        with suppress(OSError):
+            if not folder.exists():
+                return True
         # Only a program that still holds one of our files is worth waiting for.
         foreign = [name for name in left if not _is_ours(name)]
         if (foreign and len(foreign) == len(left)) or time.monotonic() > deadline:

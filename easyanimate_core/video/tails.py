@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from .files import write_durably
+from .files import cannot_be_read, write_durably
 from .journal import FileRecord
 
 _NAME = "frames"
@@ -53,11 +53,19 @@ def write_tail(path: Path, tail: torch.Tensor) -> FileRecord:
 
 
 def read_tail(path: Path, record: FileRecord) -> torch.Tensor | None:
-    """Return the frames, or None if the file is missing or is not the recorded one."""
+    """Return the frames, or None if the file is missing or is not the recorded one.
+
+    Raises
+    ------
+    VideoWriteError
+        If it is there and cannot be read.
+    """
     try:
         data = path.read_bytes()
         if FileRecord(len(data), hashlib.sha256(data).hexdigest()) != record:
             return None
         return load(data)[_NAME]
-    except (OSError, SafetensorError, KeyError):
+    except (FileNotFoundError, SafetensorError, KeyError):
         return None
+    except OSError as error:
+        raise cannot_be_read(path, error) from error

@@ -1,8 +1,6 @@
 """Writing of H.264 mp4 files through the ffmpeg that imageio-ffmpeg brings."""
 
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -12,9 +10,10 @@ import numpy as np
 
 from .errors import VideoWriteError
 from .ffmpeg import ffmpeg, metadata_input, metadata_text, mp4_output, run_ffmpeg
-from .files import plain_errors, temporary
+from .files import PARTIAL, TAGS, plain_errors, remove_left_over, remove_quietly, sync_file, temporary
 from .frame_rate import exact_rate, timescale
-from .target import check_target, move_onto
+from .mp4_index import check_complete
+from .target import first_free, move_onto
 
 DEFAULT_CRF = 19
 # The BT.601 matrix, and saying so: readers that ignore the tag assume it at these sizes, the rest obey it.
@@ -61,6 +60,8 @@ def write_mp4(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
     joinable: bool = False,
+    instead: Iterable[Path] = (),
+    check: Callable[[], None] | None = None,
 ) -> WrittenVideo:
     """Write frames as an H.264 (yuv420p) mp4 file.
 
@@ -86,6 +87,10 @@ def write_mp4(
         Replace an existing file.
     joinable : bool
         Leave out what `join_mp4` cannot join: B-frames, which make a file a little smaller.
+    instead : iterable of Path
+        Further names in the same folder, to take in turn where the file exists, also where it appears meanwhile.
+    check : callable, optional
+        Is called all the time, and stops the work by raising, as for a cancel.
 
     Returns
     -------
@@ -98,11 +103,11 @@ def write_mp4(
         If there are no frames, frames differ in size or are not uint8 RGB, a parameter is out of range, the
         file exists, or the folder or the encoder does not take the file.
     """
-    path = Path(path).absolute()
+    names = chain([Path(path).absolute()], instead)
     rate = exact_rate(fps)
     check_crf(crf)
     tags = metadata_text(metadata) if metadata else None
-    check_target(path, overwrite)
+    path = first_free(names, overwrite)
 
     stream = iter(frames)
     first = next(stream, None)
@@ -112,19 +117,26 @@ def write_mp4(
     height, width = first.shape[:2]
     padding = (height % 2, width % 2)
 
-    partial = temporary(path, "part.mp4")
-    # Fails here, with the system's own reason, rather than after the first frames were made.
-    with plain_errors(path.parent):
-        partial.open("xb").close()
+    partial, tag_file = temporary(path, PARTIAL), temporary(path, TAGS)
     try:
-        with _tag_file(tags) as tag_file:
-            size = f"{width + padding[1]}x{height + padding[0]}"
-            command = _command(partial, tag_file, size, rate, crf, preset, joinable)
-            checked = _checked_frames(chain([first], stream), first.shape)
-            count = run_ffmpeg(command, path, (_even(frame, padding) for frame in checked))
-        move_onto(partial, path, overwrite)
+        # Fails here, with the system's own reason, rather than after the first frames were made.
+        with plain_errors(path.parent):
+            partial.open("xb").close()
+            remove_left_over(partial)
+            # On the side, since a command line is limited to 32 KB on Windows.
+            if tags is not None:
+                tag_file.write_bytes(tags)
+        size = f"{width + padding[1]}x{height + padding[0]}"
+        command = _command(partial, tag_file if tags is not None else None, size, rate, crf, preset, joinable)
+        checked = _checked_frames(chain([first], stream), first.shape)
+        count = run_ffmpeg(command, path, partial, (_even(frame, padding) for frame in checked), check)
+        check_complete(partial, count, path)
+        with plain_errors(path.parent):
+            sync_file(partial)
+        path = move_onto(partial, chain([path], names), overwrite)
     finally:
-        partial.unlink(missing_ok=True)
+        remove_quietly(tag_file)
+        remove_quietly(partial)
     return WrittenVideo(
         path, count, width + padding[1], height + padding[0], rate, bool(padding[1]), bool(padding[0])
     )
@@ -140,22 +152,6 @@ def check_crf(crf: int) -> None:
     """
     if not isinstance(crf, int) or isinstance(crf, bool) or not 1 <= crf <= 51:
         raise VideoWriteError(f"crf is {crf}: choose a whole number from 1 (best) to 51.")
-
-
-@contextmanager
-def _tag_file(tags: bytes | None) -> Iterator[Path | None]:
-    """Keep the tags in a file on the side, since a command line is limited to 32 KB on Windows."""
-    if tags is None:
-        yield None
-        return
-    folder = Path(tempfile.gettempdir())
-    with plain_errors(folder):
-        side_folder = tempfile.TemporaryDirectory(prefix="easyanimate-")
-    with side_folder:
-        tag_file = Path(side_folder.name) / "tags.txt"
-        with plain_errors(folder):
-            tag_file.write_bytes(tags)
-        yield tag_file
 
 
 def _checked_frame(frame: np.ndarray, index: int, shape: tuple[int, ...] | None) -> np.ndarray:

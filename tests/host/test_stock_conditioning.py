@@ -41,6 +41,18 @@ def samples(bench, graph, *links):
     return [value["samples"] for value in (values if len(links) > 1 else [values])]
 
 
+def test_padding_of_a_text_is_not_read(bench):
+    scene = Scene()
+    text = scene.text(PROMPT)
+    [[states, options]] = bench.value(scene.graph, text)
+    noise = torch.randn(1, 5, states.shape[2], generator=torch.Generator().manual_seed(5))
+    mask = torch.tensor([[1] * states.shape[1] + [0] * 5])
+    padded = [[torch.cat([states, noise], dim=1), {**options, "attention_mask": mask}]]
+    both = scene.sample(text), scene.sample(bench.give(scene.graph, padded))
+    expected, actual = samples(bench, scene.graph, *both)
+    assert relative_error(actual, expected) < 1e-5
+
+
 class TestWeights:
     @pytest.mark.parametrize("node", ["EasyAnimateV3TextEncode", "CLIPTextEncode"])
     def test_a_words_weight_scales_its_states_away_from_the_empty_prompt(self, bench, node):

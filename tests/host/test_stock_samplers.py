@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from devtools import tiny_checkpoint
 from devtools.golden import relative_error
+from easyanimate_core.sampling import NoiseSchedule, release_sigmas, release_timesteps
 
 
 def _image_clip(graph, loader, **options):
@@ -97,6 +98,18 @@ def test_release_sampler_equals_the_stock_one(bench, ours, stock, limit, with_im
     custom = graph.sample_custom(loader, clip, stock, sampler_name=ours, steps=steps)
     expected, actual = bench.value(graph, release, custom)
     assert relative_error(actual["samples"], expected["samples"]) < limit
+
+
+def test_host_reads_the_releases_schedule(bench):
+    """The table that stock schedulers read is the release's, and the model gets timesteps that are not whole."""
+    graph = Graph()
+    sampling = bench.value(graph, graph.load()).model.model_sampling
+    # The release rounds its betas to float32, the host does not: 8e-5 apart at the first timestep.
+    torch.testing.assert_close(sampling.sigmas, NoiseSchedule().sigmas.float(), rtol=1e-4, atol=0)
+    timesteps = release_timesteps("Euler", 25)
+    assert (timesteps != timesteps.round()).any()
+    read = sampling.timestep(release_sigmas("Euler", 25)[:-1])
+    torch.testing.assert_close(read, timesteps, rtol=0, atol=1e-3)
 
 
 def test_unclamped_ddim_equals_stock_euler_on_a_noised_latent(bench):
