@@ -43,7 +43,7 @@ _GRAPH_RAN = ".success"
 _INTRODUCTION = """\
 # Mutants
 
-[devtools/mutant_list](../devtools/mutant_list) holds {count} small changes that break the mathematics of
+`devtools/mutant_list` holds {count} small changes that break the mathematics of
 `easyanimate_core/`: a sign, an axis, two halves in the other order, a factor that is missing. For each of them at least
 one test of the suite has to fail, by an assertion and not by a crash:
 

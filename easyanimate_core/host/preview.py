@@ -61,8 +61,8 @@ def _sample(executor: Any, *arguments: Any, **options: Any) -> Any:
             except comfy.model_management.InterruptProcessingException:
                 raise
             except Exception as error:
-                # A picture by the way is not worth a clip.
-                logging.warning("The preview does not play: %s", error)
+                # A picture by the way is not worth a clip. Text, since a log may keep the error, and that its tensors.
+                logging.warning("The preview does not play: %s", str(error))
                 frames = []
             player.show(frames)
 

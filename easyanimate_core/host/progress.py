@@ -79,7 +79,8 @@ def _picture(previewer: Any, x0: torch.Tensor) -> Any:
     except comfy.model_management.InterruptProcessingException:
         raise
     except Exception as error:
-        logging.warning("There is no preview of this step: %s", error)
+        # Text, since a log may keep the error, and that its tensors.
+        logging.warning("There is no preview of this step: %s", str(error))
         return None
 
 

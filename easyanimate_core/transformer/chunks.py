@@ -39,12 +39,13 @@ def in_chunks(
 def row_by_row(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """Return ``function(x)``, on CPUs computed for each row of the first axis by itself.
 
-    Their kernels for a single row round otherwise than those for several, and neighbours must not change a clip.
+    Their kernels for a single row round otherwise than those for several, and neighbours must not change a clip. So
+    each row is computed beside a copy of itself: kernels for one row round by where the weights lie in memory.
     For small tensors: those of a clip's tokens have rows enough to be rounded alike.
     """
-    if len(x) == 1 or not alone_on(x):
+    if not alone_on(x):
         return function(x)
-    return torch.cat([function(row) for row in x.split(1)])
+    return torch.cat([function(torch.cat((row, row))).chunk(2)[0] for row in x.split(1)])
 
 
 def alone_on(x: torch.Tensor) -> bool:

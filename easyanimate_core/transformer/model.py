@@ -175,7 +175,7 @@ class EasyAnimateTransformer3D(nn.Module):
         if alone_on(context):
             # Without the padding too, whose length depends on the other rows.
             texts = [text[:, :length] for text, length in zip(context.split(1), lengths, strict=True)]
-            return [self.caption_projection(text) for text in texts]
+            return [row_by_row(self.caption_projection, text) for text in texts]
         projected = self.caption_projection(context).split(1)
         return [text[:, :length] for text, length in zip(projected, lengths, strict=True)]
 

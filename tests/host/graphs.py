@@ -126,10 +126,15 @@ class Bench:
         import nodes
 
         self.host = host
-        self.model_calls = 0
+        # Kept by the host, since there can be a bench for each folder of tests, and the last one's node counts.
+        host.model_calls = getattr(host, "model_calls", 0)
         self._names = (f"bench{number}" for number in itertools.count())
         inputs.register(host)
         nodes.NODE_CLASS_MAPPINGS["TestCountCalls"] = _count_node(self)
+
+    @property
+    def model_calls(self):
+        return self.host.model_calls
 
     def core(self, name):
         """Return a module of the pack's ``easyanimate_core``, as the host imported it."""
@@ -199,7 +204,7 @@ def _count_node(bench):
 
         def run(self, model):
             def count(apply_model, arguments):
-                bench.model_calls += 1
+                bench.host.model_calls += 1
                 return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
 
             model = model.clone()

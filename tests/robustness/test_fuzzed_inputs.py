@@ -75,12 +75,12 @@ def test_input_of_an_unknown_type_is_no_input_to_skip():
 
 @pytest.mark.parametrize("node_id", NODE_IDS)
 def test_node_of_the_pack(fuzz, node_id):
-    _fuzz(fuzz, node_id, either(6, 100) if node_id in SLOW else either(12, 200))
+    _fuzz(fuzz, node_id, either(2, 100) if node_id in SLOW else either(5, 200))
 
 
 @pytest.mark.parametrize("node_id", STOCK_NODES)
 def test_node_of_the_host_on_our_models(fuzz, node_id):
-    _fuzz(fuzz, node_id, either(6, 100), OWN)
+    _fuzz(fuzz, node_id, either(3, 100), OWN)
 
 
 def test_host_is_as_it_was_at_the_beginning(fuzz, figure):
