@@ -31,8 +31,54 @@ from .host_server import HostServer, ServerError
 
 PREFIX = "EasyAnimateV3"
 # Nodes of other packs that take this one's models, clips and frames, and what to set beside their defaults.
-CROSSINGS: dict[str, dict[str, Any]] = {}
+CROSSINGS: dict[str, dict[str, Any]] = {
+    # ComfyUI-VideoHelperSuite
+    "VHS_VideoCombine": {"format": "video/h264-mp4", "frame_rate": 8, "filename_prefix": "crossing"},
+    "VHS_SplitImages": {"split_index": 4},
+    "VHS_SelectEveryNthImage": {},
+    "VHS_DuplicateLatents": {},
+    # ComfyUI-KJNodes
+    "ColorMatch": {},
+    "ImageResizeKJv2": {"width": 96, "height": 64, "keep_proportion": "stretch"},
+    "GetImageSizeAndCount": {},
+    "ImageBatchMulti": {},
+    "ConditioningMultiCombine": {},
+    "InjectNoiseToLatent": {},
+    "ModelPreviewOverrideKJ": {"preview_frames": 2},
+    "ModelPatchTorchSettings": {},
+    "PatchModelPatcherOrder": {},
+    "PathchSageAttentionKJ": {"sage_attention": "disabled"},
+    "CFGZeroStarAndInit": {},
+    "CheckpointPerturbWeights": {"seed": 1},
+    # ComfyUI-AnimateDiff-Evolved
+    "ADE_UseEvolvedSampling": {},
+    "ADE_RegisterLoraHookModelOnly": {},
+    "ADE_ConditioningCombine": {},
+    # Others
+    "ImageResize+": {"width": 96, "height": 64},
+    "ImageColorMatch+": {},
+    "Power Lora Loader (rgthree)": {},
+    "Image Resize (rgthree)": {"width": 96, "height": 64},
+    "LoraLoader|pysssss": {},
+    "DynamicThresholdingSimple": {},
+    "Image Resize": {},
+    "Model Input Switch": {},
+    "HyperTile //Inspire": {},
+    "ReencodeLatent": {},
+    "ImpactMakeImageBatch": {},
+    "easy imageScaleDown": {"width": 48, "height": 48},
+    "Color Correct (mtb)": {},
+    "Latent Lerp (mtb)": {},
+    "CannyEdgePreprocessor": {"resolution": 64},
+    "AV_CheckpointMerge": {},
+    "EasyAnimateResize": {},
+}
 _PROBE = "coexistence_probe"
+_PROBE_FILES = {
+    "coexistence_probe.py": "__init__.py",
+    "coexistence_order.py": "prestartup_script.py",
+    "host_state.py": "host_state.py",
+}
 _OWN = (base_directory.PACK_NAME, _PROBE)
 WORKFLOWS = sorted(
     path.stem for path in (ROOT / "workflows").glob("*.json") if not path.stem.endswith("_released")
@@ -153,41 +199,37 @@ def try_packs(
         raise SystemExit(f"There is no node pack in {packs}: check them out there, one folder each.")
     os.environ.update(_ENVIRONMENT)
     scenes = {
-        "ours": ([ROOT], []),
-        "others": (folders, []),
-        "first": ([ROOT], folders),
-        "last": (folders, [ROOT]),
+        "ours": ([], "last"),
+        "others": (folders, None),
+        "first": (folders, "first"),
+        "last": (folders, "last"),
     }
     seen = {}
-    for name, (first, second) in scenes.items():
+    for name, (beside, place) in scenes.items():
         print(f"{name}: starting ...", flush=True)
-        seen[name] = _serve(work / name, first, second, names if name != "others" else (), options)
+        seen[name] = _serve(work / name, beside, place, names if place else (), options)
     commits = {folder.name: _commit(folder) for folder in folders}
     return Report(commits, seen, _problems(seen))
 
 
 def _serve(
-    base: Path, first: Sequence[Path], second: Sequence[Path], names: Sequence[str], options: Sequence[str]
+    base: Path, packs: Sequence[Path], place: str | None, names: Sequence[str], options: Sequence[str]
 ) -> Seen:
+    """Start a server with packs, and with this one ``first``, ``last`` or not at all, and run workflows in it."""
     base_directory.prepare(base, False)
-    # The host lists a folder in no certain order, but takes its folders one after the other.
-    later = base / "more_custom_nodes"
-    later.mkdir()
-    for folder, packs in ((base / "custom_nodes", first), (later, second)):
-        for pack in packs:
-            name = base_directory.PACK_NAME if pack == ROOT else pack.name
-            (folder / name).symlink_to(pack, target_is_directory=True)
-    probe = later / _PROBE
+    custom_nodes = base / "custom_nodes"
+    for pack in packs:
+        (custom_nodes / pack.name).symlink_to(pack, target_is_directory=True)
+    if place is not None:
+        (custom_nodes / base_directory.PACK_NAME).symlink_to(ROOT, target_is_directory=True)
+    probe = custom_nodes / _PROBE
     probe.mkdir()
-    source = Path(__file__).resolve().parent
-    shutil.copyfile(source / "coexistence_probe.py", probe / "__init__.py")
-    shutil.copyfile(source / "host_state.py", probe / "host_state.py")
-    paths = base / "extra_model_paths.yaml"
-    paths.write_text(f"more:\n  custom_nodes: {json.dumps(str(later))}\n", encoding="utf-8")
+    for name, copy in _PROBE_FILES.items():
+        shutil.copyfile(Path(__file__).with_name(name), probe / copy)
+    (probe / "place.txt").write_text(f"{base_directory.PACK_NAME} {place}", encoding="utf-8")
     for folder in _MANAGER_FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
         (base / folder / "config.ini").write_text(_MANAGER_SETTINGS, encoding="utf-8")
-    options = ["--extra-model-paths-config", str(paths), *options]
     server = HostServer(base, base / "server.log", options=options)
     try:
         server.start(_START_SECONDS)
@@ -329,16 +371,19 @@ def _replaced(seen: Mapping[str, Seen]) -> list[str]:
         for part in ("functions", "process"):
             without, here = seen["others"].probe[part], seen[order].probe[part]
             for name in without.keys() & here.keys():
-                old, new = (_anywhere(value) for value in (without[name], here[name]))
+                old, new = (_anywhere(name, value) for value in (without[name], here[name]))
                 if old != new:
                     found.append(f"{order}: {name} is {new[:200]} instead of {old[:200]}.")
     return found
 
 
-def _anywhere(description: str) -> str:
-    """Return a description without the folder of the server that gave it, its port, and the order of packs."""
-    text = re.sub(r"/[^ ,'\"]*?/(ours|others|first|last)/(more_)?custom_nodes", "CUSTOM_NODES", description)
-    return re.sub(r"/[^ ,'\"]*?/(ours|others|first|last)\b|'\d{4,5}'", "BASE", text)
+def _anywhere(name: str, description: str) -> str:
+    """Return a description without the server's folder and port, and without what differs from start to start."""
+    text = re.sub(r"[^ ,'\"]*?/(ours|others|first|last)\b|'\d{4,5}'", "BASE", description)
+    if name == "interpreter:threads":
+        # The event loop starts one more when it needs it.
+        text = re.sub(r", 'asyncio_\d+'", "", text)
+    return text
 
 
 def _frames(seen: Mapping[str, Seen]) -> list[str]:
@@ -435,10 +480,10 @@ def crossing(
             continue
         if isinstance(kind, str) and kind in sources:
             given[name] = sources[kind]
-        elif isinstance(kind, list):
-            given[name] = options.get("default", kind[0] if kind else "")
-        elif kind == "COMBO":
-            given[name] = options.get("default", next(iter(options.get("options", [])), ""))
+        elif isinstance(kind, list) or kind == "COMBO":
+            choices = kind if isinstance(kind, list) else options.get("options", [])
+            default = options.get("default")
+            given[name] = default if default in choices else next(iter(choices), "")
         elif kind in ("INT", "FLOAT", "STRING", "BOOLEAN"):
             given[name] = options.get("default", "" if kind == "STRING" else 0)
         else:

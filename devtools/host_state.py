@@ -48,6 +48,8 @@ def take(skip: Callable[[str], bool] = lambda module: False) -> State:
     skip : callable
         Tells of a module's name whether to leave it out.
     """
+    # Python keeps the answer from whoever asks first.
+    tempfile.gettempdir()
     state: State = {}
     for name, module in list(sys.modules.items()):
         if _is(module, types.ModuleType) and not skip(name):
@@ -188,7 +190,7 @@ def _environment() -> State:
         "umask": mask,
         "locale": str(locale.setlocale(locale.LC_ALL)),
     }
-    state |= {"temporary folder": tempfile.tempdir, "arguments": _held(sys.argv, 1)}
+    state |= {"temporary folder": tempfile.gettempdir(), "arguments": _held(sys.argv, 1)}
     children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children")
     if children.is_file():
         state["child processes"] = children.read_text().strip()

@@ -314,6 +314,16 @@ TRANSFORMER = [
         ),
     ),
     *mutants_of(
+        "rows.py",
+        "tests/robustness/test_determinism.py::test_neighbours_in_a_batch_do_not_change_a_clip[Euler-1]",
+        (
+            "rows-together",
+            "vectors of all clips of a batch go through a layer together",
+            "if not alone(x):",
+            "if True:",
+        ),
+    ),
+    *mutants_of(
         "attention.py",
         DIT,
         (

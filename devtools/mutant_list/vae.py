@@ -59,7 +59,7 @@ VAE = [
         (
             "no-post-quant-conv",
             "no post_quant_conv before the decoder",
-            "z = self.post_quant_conv(z.to(device=device, dtype=dtype))",
+            "z = row_by_row(self.post_quant_conv, z.to(device=device, dtype=dtype))",
             "z = z.to(device=device, dtype=dtype)",
             DECODE,
         ),

@@ -8,7 +8,8 @@ import torch.nn as nn
 
 from ..attention import AttentionFunction
 from ..linear import linear
-from .chunks import in_chunks, row_by_row, rows_for
+from ..rows import row_by_row
+from .chunks import in_chunks, rows_for
 from .config import TransformerConfig
 from .layers import Attention, FeedForward, TanhGELU
 from .motion_module import HybridMotionModule

@@ -36,23 +36,6 @@ def in_chunks(
     return out
 
 
-def row_by_row(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Return ``function(x)``, on CPUs computed for each row of the first axis by itself.
-
-    Their kernels for a single row round otherwise than those for several, and neighbours must not change a clip. So
-    each row is computed beside a copy of itself: kernels for one row round by where the weights lie in memory.
-    For small tensors: those of a clip's tokens have rows enough to be rounded alike.
-    """
-    if not alone_on(x):
-        return function(x)
-    return torch.cat([function(torch.cat((row, row))).chunk(2)[0] for row in x.split(1)])
-
-
-def alone_on(x: torch.Tensor) -> bool:
-    """Tell whether rows of ``x`` are computed one by one where their number matters to the last bit."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
 def rows_for(tokens: int | None, tokens_per_row: int) -> int | None:
     """Return how many rows of ``tokens_per_row`` tokens make up about ``tokens`` tokens, at least one."""
     return None if tokens is None else max(tokens // tokens_per_row, 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .chunks import row_by_row
+from ..rows import row_by_row
 
 TIMESTEP_CHANNELS = 256
 MAX_PERIOD = 10000.0

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from ..attention import AttentionFunction, default_attention
 from ..linear import linear
+from ..rows import alone, row_by_row
 from .block import ContextGroup, EasyAnimateTransformerBlock, modulate
-from .chunks import alone_on, in_chunks, row_by_row, rows_for
+from .chunks import in_chunks, rows_for
 from .config import TransformerConfig
 from .embeddings import AdaLayerNormSingle, PatchEmbed, Projection, frame_sinusoids
 from .memory import FIRST_RECEIVER, SKIPS, MemoryPlan, choose_plan, memory_plans
@@ -172,7 +173,7 @@ class EasyAnimateTransformer3D(nn.Module):
 
     def _project_texts(self, context: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """Return the text tokens ``[1, length, dim]`` of each row."""
-        if alone_on(context):
+        if alone(context):
             # Without the padding too, whose length depends on the other rows.
             texts = [text[:, :length] for text, length in zip(context.split(1), lengths, strict=True)]
             return [row_by_row(self.caption_projection, text) for text in texts]

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..attention import AttentionFunction, default_attention
 from ..out_of_memory import exhausted_memory
+from ..rows import row_by_row
 from .config import SliceVAEConfig
 from .decoder import Decoder
 from .encoder import Encoder
@@ -155,7 +156,8 @@ class SliceVAE(nn.Module):
                 target.copy_(twin)
                 _report(on_slice, 1 if tiling is None else tiling.count(height, width))
                 continue
-            for top, left, tile in _tiles(part.to(device=device, dtype=dtype), self._encode_tile, tiling):
+            encode = partial(row_by_row, self._encode_tile)
+            for top, left, tile in _tiles(part.to(device=device, dtype=dtype), encode, tiling):
                 target[:, :, :, top : top + tile.shape[3], left : left + tile.shape[4]] = tile
                 _report(on_slice)
             known.append((part, target))
@@ -272,7 +274,7 @@ class SliceVAE(nn.Module):
         dtype: torch.dtype | None,
     ) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
         """Yield each decoded region: its index into the pixels ``[B, 3, F, H, W]``, and the pixels."""
-        z = self.post_quant_conv(z.to(device=device, dtype=dtype))
+        z = row_by_row(self.post_quant_conv, z.to(device=device, dtype=dtype))
         size, factor = self.config.mini_batch_decoder, self.config.space_factor
         latents = z.shape[2]
         tiling = None if tile_pixels is None else Tiling(tile_pixels // factor, tile_pixels)
@@ -280,7 +282,8 @@ class SliceVAE(nn.Module):
         for start, end in slice_spans(latents, size):
             image = latents % 2 == 1 and start == 0
             low, high = context_span((start, end), latents, size)
-            run = partial(self.decoder, start=start - low, end=end - low, image=image)
+            decode = partial(self.decoder, start=start - low, end=end - low, image=image)
+            run = partial(row_by_row, decode)
             frames = 1 if image else (end - start) * self.config.time_factor
             # The release slices inside each tile; tiles inside each slice give the same values and keep far less.
             for top, left, tile in _tiles(z[:, :, low:high], run, tiling):

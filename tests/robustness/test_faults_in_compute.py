@@ -23,8 +23,9 @@ from forms import either
 from graphs import Graph, is_one_sentence
 from safetensors.torch import load_file
 
-# Tensors that may still be made between the user's cancel and the end, in this pack's own code: those of a layer.
-CANCEL_TENSORS = 40
+# Tensors that may still be made between the user's cancel and the end, in this pack's own code: those of a layer, or of
+# a schedule.
+CANCEL_TENSORS = 100
 
 
 @pytest.fixture(scope="module", params=either(SHORT_STAGES, STAGES))
@@ -109,6 +110,22 @@ def test_cancel_at_a_tensor(rig, figure):
     assert rig.stage in CORE or late <= CANCEL_TENSORS
 
 
+def test_cancel_while_weights_are_copied(bench, monkeypatch, figure):
+    """On a machine whose host wants weights in memory of its own, gigabytes of them are copied one by one."""
+    import comfy.cli_args
+
+    monkeypatch.setattr(comfy.cli_args.args, "disable_mmap", True, raising=False)
+    rig = Rig(bench, "load")
+    late = []
+    for point in points(rig.made(), "copied", either(2, 60)):
+        with Allocator(point, bench.host.interrupt) as allocator:
+            check_cancelled(rig, rig.run())
+        late.append(allocator.since)
+    assert max(late) <= CANCEL_TENSORS
+    rig.check_next()
+    figure("cancel while weights are copied", [len(late), rig.made(), max(late)])
+
+
 def assert_freed(rig, allocator):
     """All tensors of a run that ended early are gone at once, unless what they are for was done and is cached."""
     if rig.keeps_results():
@@ -162,7 +179,13 @@ def outcome(rig, result):
         assert re.search(r"(not enough|want of) (GPU|main) memory", message), message
         assert re.search("lower|choose|take|give|make|unload", message), message
         return "sentence"
-    assert rig.stage in CORE, f"{rig.stage}: {rig.bench.explain(result)}"
+    # Before a sampler of the host's starts, it asks the model for its noise levels.
+    own = [
+        line
+        for line in result.error["traceback"]
+        if re.search(r"easyanimate_core/(?!\w+/\w*sampling|sampling)", line)
+    ]
+    assert rig.stage in CORE and not own, f"{rig.stage}: {rig.bench.explain(result)}"
     return "host"
 
 
@@ -196,11 +219,11 @@ def test_a_decode_begun_again_by_the_host_keeps_its_smoothing(bench):
     rig = Rig(bench, "smoothed decode")
     count = rig.made()
     went_on = 0
-    for point in range(count - 4, count + 1):
+    for point in range(count - either(1, 4), count + 1):
         with Allocator(point, raising("gpu")):
             result = rig.run()
         went_on += outcome(rig, result) == "went on"
-    assert went_on >= 2
+    assert went_on
 
 
 def test_what_says_that_memory_ran_out(bench):
@@ -567,9 +590,9 @@ def test_cancels_in_a_row_while_models_load(server, right_latents, figure):
             ends = _end(run), _end(second)
             cancelled += ends.count("execution_interrupted")
             assert set(ends) <= {"execution_interrupted", "execution_success"}
-        for seed, expected in zip((1, 2), right_latents, strict=True):
-            with _queue(server, seed) as run:
-                assert torch.equal(_latent(server, run.wait()), expected)
+        seed = 1 + number % 2
+        with _queue(server, seed) as run:
+            assert torch.equal(_latent(server, run.wait()), right_latents[seed - 1])
     assert cancelled
     assert "Traceback" not in server.log_text()
     figure("cancels in a row while models load", [tries, cancelled])

@@ -27,8 +27,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 
 RUNS = either(40, 300)
 WARM_UP_RUNS = either(24, 30)
-# Nothing of ours may grow at all; the rest is what the C library keeps of freed blocks, which fewer runs average less.
-MOST_GROWTH = either(0.05, 0.02)
+# Nothing of ours grows. safetensors 0.8 keeps 64 bytes of every tensor that it reads, 100 KB of a whole checkpoint, and
+# the C library some of the blocks that were freed.
+MOST_GROWTH = either(0.03, 0.02)
 FAULTS = ("first", "middle", "last")
 
 
