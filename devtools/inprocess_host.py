@@ -74,6 +74,14 @@ class RunResult:
             lines += [f"{reason['message']}: {reason['details']}" for reason in node["errors"]]
         return "\n".join(lines)
 
+    def refused_input(self, node_id: str, name: str) -> str | None:
+        """What a node's own check said of an input before anything ran, or None."""
+        node = (self.validation_error or {"node_errors": {}})["node_errors"].get(node_id, {"errors": []})
+        told = [
+            reason["details"] for reason in node["errors"] if reason["type"] == "custom_validation_failed"
+        ]
+        return next((text.removeprefix(f"{name} - ") for text in told if text.startswith(f"{name} - ")), None)
+
 
 class InProcessHost:
     """ComfyUI booted in this process; there can be one a process.

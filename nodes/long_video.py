@@ -10,7 +10,7 @@ from ..easyanimate_core.host.fingerprint import upstream_values
 from ..easyanimate_core.host.inputs import require_conditioning
 from ..easyanimate_core.host.long_video import LongVideoJob, begin_new, resume_unfinished
 from .messages import show_in_node, show_progress
-from .places import save_place
+from .places import check_prefix, save_place
 from .segments import segment_inputs
 from .video import graph_metadata, saving_inputs
 
@@ -49,6 +49,11 @@ class EasyAnimateV3LongVideo(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        """Refuse a prefix that cannot be used before anything is sampled; None is one that another node gives."""
+        return check_prefix(filename_prefix)
 
     @classmethod
     def execute(

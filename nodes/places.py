@@ -39,6 +39,19 @@ class SavePlace(NamedTuple):
                 yield path
 
 
+def check_prefix(prefix: str | None) -> bool | str:
+    """Return True, or in one sentence what is wrong with a prefix that is known before anything runs.
+
+    For ``validate_inputs``, so that a name which cannot be used is told at once and not after the sampling.
+    """
+    try:
+        if isinstance(prefix, str):
+            _check_named(prefix, 0, 0)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def save_place(prefix: str, width: int, height: int) -> SavePlace:
     """Return the place of the next file of a prefix; its folder is made.
 
@@ -47,11 +60,8 @@ def save_place(prefix: str, width: int, height: int) -> SavePlace:
     ValueError
         If it leads outside the output folder, is no name of a file or its folder cannot be made.
     """
-    output = folder_paths.get_output_directory()
-    prefix = _usable(prefix)
     # Before the host makes folders; and after it, since packs add words in percent signs to those of the host.
-    normal = Path(os.path.normpath(_filled(prefix, width, height)))
-    _check_inside(prefix, output, normal.parent, normal.name)
+    prefix, output = _check_named(prefix, width, height)
     try:
         folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
     except OSError as error:
@@ -69,6 +79,15 @@ def save_place(prefix: str, width: int, height: int) -> SavePlace:
         raise _outside(prefix, output) from error
     _check_inside(prefix, output, Path(folder), name)
     return SavePlace(Path(folder), name, number if number < _LARGEST else 1, subfolder)
+
+
+def _check_named(prefix: str, width: int, height: int) -> tuple[str, str]:
+    """Return a prefix that names a file inside the output folder, and that folder."""
+    output = folder_paths.get_output_directory()
+    prefix = _usable(prefix)
+    normal = Path(os.path.normpath(_filled(prefix, width, height)))
+    _check_inside(prefix, output, normal.parent, normal.name)
+    return prefix, output
 
 
 def _usable(prefix: str) -> str:

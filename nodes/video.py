@@ -10,7 +10,7 @@ from ..easyanimate_core.host.internals import launch_option
 from ..easyanimate_core.host.long_video import stop_if_cancelled
 from ..easyanimate_core.video import write_mp4
 from .messages import show_in_node
-from .places import save_place
+from .places import check_prefix, save_place
 
 _SPOILED = "Some pixels are NaN or infinite, and were saved black or white: look at the node that the frames come from."
 
@@ -60,6 +60,11 @@ class EasyAnimateV3SaveVideo(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        """Refuse a prefix that cannot be used before anything is sampled; None is one that another node gives."""
+        return check_prefix(filename_prefix)
 
     @classmethod
     def execute(cls, images: io.Image.Type, filename_prefix: str, fps: float, crf: int) -> io.NodeOutput:

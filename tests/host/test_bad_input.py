@@ -378,9 +378,9 @@ def _save(graph, prefix):
     return graph.add("EasyAnimateV3SaveVideo", images=images, filename_prefix=prefix, fps=24.0, crf=23)
 
 
-def _unsaved(bench, prefix):
+def _unsaved(bench, prefix, linked=False):
     graph = Graph()
-    node = _save(graph, prefix)
+    node = _save(graph, bench.give(graph, prefix) if linked else prefix)
     result = bench.host.run(graph.prompt)
     assert not result.success
     assert result.error["node_id"] == node.id
@@ -399,9 +399,18 @@ def test_output_folder_that_cannot_be_written_to(bench, host, prefix):
     assert taken.read_text() == "a file"
 
 
+@pytest.mark.parametrize("prefix", ["../outside/clip", "clip\n"])
+def test_prefix_that_cannot_be_used_is_told_before_anything_runs(bench, prefix):
+    graph = Graph()
+    node = _save(graph, prefix)
+    result = bench.host.run(graph.prompt)
+    assert not result.executed
+    assert is_one_sentence(result.refused_input(node.id, "filename_prefix"))
+
+
 @pytest.mark.parametrize("prefix", ["../outside/clip", "/outside/clip"])
 def test_output_outside_the_output_folder(bench, host, prefix):
-    message = _unsaved(bench, prefix)
+    message = _unsaved(bench, prefix, linked=True)
     assert "outside the output folder" in message
     assert str(host.base / "output") in message
     assert not (host.base / "outside").exists()

@@ -58,7 +58,7 @@ def slow(prompt):
 def failing(prompt, kind):
     """Return the prompt with a fault that shows when it runs: in the first node, in the middle, in the last."""
     if kind == "last":
-        return _with_inputs(prompt, SAVING, filename_prefix="../outside")
+        return _with_inputs(prompt, SAVING, filename_prefix="x" * 300)
     if kind == "first":
         return _with_inputs(prompt, ("EasyAnimateV3Loader",), checkpoint=MISSING)
     # Steps that PNDM cannot take.

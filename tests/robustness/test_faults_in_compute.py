@@ -244,6 +244,7 @@ def test_what_says_that_memory_ran_out(bench):
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
         RuntimeError(
             "Could not allocate tensor with 8 bytes. There is not enough GPU video memory available!"
         ),
