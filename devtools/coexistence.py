@@ -26,7 +26,7 @@ import av
 from training.models import NAME as NANO
 
 from . import base_directory, workflows
-from .environment import ROOT
+from .environment import DEV, ROOT
 from .host_server import HostServer, ServerError
 
 PREFIX = "EasyAnimateV3"
@@ -150,7 +150,7 @@ class Report:
             "other packs that do not load here, with or without this one": len(self.seen["others"].failed),
             "their nodes": sum(len(pack["nodes"]) for pack in packs.values()),
             "routes": len(self.seen["first"].probe["routes"]),
-            "names of the host that they replace, this one among them replaces": [len(self.replaced()), 0],
+            "names of the host that they replace": len(self.replaced()),
             "workflows with the same frames, loaded first and loaded last": [
                 sum(
                     self.seen["ours"].frames[name] == frames
@@ -197,7 +197,6 @@ def try_packs(
     folders = sorted(path for path in Path(packs).iterdir() if (path / "__init__.py").is_file())
     if not folders:
         raise SystemExit(f"There is no node pack in {packs}: check them out there, one folder each.")
-    os.environ.update(_ENVIRONMENT)
     scenes = {
         "ours": ([], "last"),
         "others": (folders, None),
@@ -230,7 +229,7 @@ def _serve(
     for folder in _MANAGER_FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
         (base / folder / "config.ini").write_text(_MANAGER_SETTINGS, encoding="utf-8")
-    server = HostServer(base, base / "server.log", options=options)
+    server = HostServer(base, base / "server.log", options=options, environment=_ENVIRONMENT)
     try:
         server.start(_START_SECONDS)
         seen = _look(server)
@@ -346,7 +345,7 @@ def _routes(seen: Mapping[str, Seen]) -> list[str]:
         found += [
             f"{name}: route {path} is this pack's."
             for _, path, file in seen[name].probe["routes"]
-            if file.startswith(inside)
+            if file.startswith(inside) and not file.startswith(str(DEV))
         ]
         scripts = [path for path in seen[name].extensions if f"/extensions/{_OWN[0]}/" in path]
         found += [f"{name}: the browser loads {path} of this pack." for path in scripts]

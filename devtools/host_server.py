@@ -10,7 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,10 +68,20 @@ class HostServer:
         TCP port on the loopback address; a free one by default.
     options : sequence of str, optional
         Further options of the host's command line.
+    environment : mapping, optional
+        Environment variables beside :func:`environment_variables`.
     """
 
-    def __init__(self, base: Path, log: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        base: Path,
+        log: Path,
+        port: int | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.base = Path(base)
+        self.environment = {**environment_variables(), **(environment or {})}
         self.options = tuple(options)
         self.log = Path(log)
         self.port = port or free_port()
@@ -104,7 +114,7 @@ class HostServer:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=self.base,
-                env=environment_variables(),
+                env=self.environment,
             )
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

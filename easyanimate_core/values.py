@@ -16,8 +16,8 @@ MAX_NUMBER = 2**20
 
 _MAX_DEPTH = 50
 _MAX_SHOWN = 60
-# Text in quotes, which may hold brackets, then the brackets themselves.
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+# One at a time: a pattern for text in quotes takes memory for its length, and hours where its end is missing.
+_MARKS = re.compile(r'\\.|["\[{\]}]', re.DOTALL)
 _NOTHING = object()
 
 
@@ -71,12 +71,20 @@ def _no_json(source: str | Path, reason: str) -> CheckpointError:
 
 
 def _depth(text: str) -> int:
+    """Return how deep brackets are nested outside of text in quotes, or the first depth that is too much."""
     deepest = depth = 0
-    for match in _BRACKETS.finditer(text):
-        depth += (match[1] is not None) - (match[2] is not None)
-        deepest = max(deepest, depth)
-        if deepest > _MAX_DEPTH:
-            break
+    quoted = False
+    for match in _MARKS.finditer(text):
+        mark = match[0]
+        if mark == '"':
+            quoted = not quoted
+        elif not quoted and mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > _MAX_DEPTH:
+                break
+        elif not quoted and mark in "]}":
+            depth -= 1
     return deepest
 
 
@@ -89,14 +97,16 @@ class ConfigValues:
         The parsed JSON.
     source : str
         What the file is, for errors: ``"transformer/config.json"``.
+
+    Raises
+    ------
+    CheckpointError
+        From every method that reads a value, where the value is missing or another one than is asked for.
     """
 
     def __init__(self, values: Mapping[str, Any], source: str) -> None:
         self._values = values
         self._source = source
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
 
     def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
         """Return a whole number from ``least`` to ``MAX_NUMBER``; missing values take the default, if there is one."""

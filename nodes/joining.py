@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..easyanimate_core.continuation import MAX_OVERLAP, JoinSettings, join_frames, join_segment
 from ..easyanimate_core.host.images import rgb_frames
+from ..easyanimate_core.host.long_video import stop_if_cancelled
 from .messages import show_progress
 from .segments import joining_inputs
 
@@ -43,7 +44,9 @@ class EasyAnimateV3BlendOverlap(io.ComfyNode):
         """Join the segment to the given frames."""
         settings = JoinSettings(overlap_mix, drift_control, drift_strength, drift_scope)
         return io.NodeOutput(
-            join_segment(rgb_frames(previous, "previous"), rgb_frames(next, "next"), settings)
+            join_segment(
+                rgb_frames(previous, "previous"), rgb_frames(next, "next"), settings, stop_if_cancelled
+            )
         )
 
 

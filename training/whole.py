@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+# Writers of tensors tell of a full disk in words of their own.
+_DISK_SIGNS = ("PytorchStreamWriter", "I/O error", "os error")
+
 
 class SaveError(ValueError):
     """A file cannot be written: the message says why and what to do, in one sentence."""
@@ -29,8 +34,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except Exception as error:
-        # Writers of tensors tell of a full disk in words of their own.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not isinstance(error, OSError) and not any(sign in str(error) for sign in _DISK_SIGNS):
+            raise
         reason = getattr(error, "strerror", None) or "the disk is full or refuses it"
         raise SaveError(
             f"{path} cannot be written ({reason}): free some space or allow it, and run the same command again."

@@ -24,6 +24,7 @@ def control_drift(
     method: str,
     strength: float = 1.0,
     scope: str = "overlap",
+    check: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """Bring a segment's brightness, contrast and colour back to those of the frames that it continues.
 
@@ -44,6 +45,8 @@ def control_drift(
         What is compared with the reference. ``overlap``: the segment's own version of these k frames, which
         gives one correction for all frames: what the scene does later stays. ``segment``: each frame by itself,
         which also holds a drift inside of the segment, and with it any real change of the scene's light.
+    check : callable, optional
+        Is called before each frame, and stops the work by raising, as for a cancel.
 
     Returns
     -------
@@ -73,6 +76,8 @@ def control_drift(
         change = match(measure(segment[: len(reference)]), wanted)
     result = torch.empty(segment.shape, dtype=torch.float32, device=segment.device)
     for source, target in zip(segment, result, strict=True):
+        if check is not None:
+            check()
         if scope == "segment":
             change = match(measure(source[None]), wanted)
         frame = source.float()

@@ -30,7 +30,12 @@ class JoinSettings:
     drift_scope: str = "overlap"
 
 
-def join_segment(given: torch.Tensor | None, segment: torch.Tensor, settings: JoinSettings) -> torch.Tensor:
+def join_segment(
+    given: torch.Tensor | None,
+    segment: torch.Tensor,
+    settings: JoinSettings,
+    check: Callable[[], None] | None = None,
+) -> torch.Tensor:
     """Correct a segment's drift against the given frames, then mix these with its own version of them.
 
     Parameters
@@ -41,6 +46,8 @@ def join_segment(given: torch.Tensor | None, segment: torch.Tensor, settings: Jo
         The whole segment, ``[L, H, W, 3]`` in [0, 1], L >= k.
     settings : JoinSettings
         Mix and drift control.
+    check : callable, optional
+        Is called before each frame, and stops the work by raising, as for a cancel.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def join_segment(given: torch.Tensor | None, segment: torch.Tensor, settings: Jo
     if given is None:
         return segment
     corrected = control_drift(
-        segment, given, settings.drift_control, settings.drift_strength, settings.drift_scope
+        segment, given, settings.drift_control, settings.drift_strength, settings.drift_scope, check
     )
     # What drift control made is new already: a second copy of a long segment would cost gigabytes.
     mix = mix_overlap if corrected is segment else mix_into
@@ -102,6 +109,7 @@ def continue_video(
     given: torch.Tensor | None,
     generate: Callable[[Segment, torch.Tensor | None], torch.Tensor],
     settings: JoinSettings,
+    check: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Segment, torch.Tensor, torch.Tensor | None]]:
     """Make the segments of a plan one after another, each from the last frames of the one before.
 
@@ -121,6 +129,8 @@ def continue_video(
         ``frames`` are the k given ones, bit for bit, or None.
     settings : JoinSettings
         Mix and drift control.
+    check : callable, optional
+        Is called all the time while a segment is joined, and stops the work by raising, as for a cancel.
 
     Yields
     ------
@@ -139,7 +149,7 @@ def continue_video(
     tail = _first_given(plan, overlap, given)
     del given
     for segment in plan:
-        made = join_segment(tail, _checked(generate(segment, tail), segment), settings)
+        made = join_segment(tail, _checked(generate(segment, tail), segment), settings, check)
         tail = None if segment.last else made[-overlap:].clone()
         # Nothing here names the frames while the caller has them, so that they are freed when it drops them.
         ready = [made if segment.last else made[:-overlap]]

@@ -60,8 +60,9 @@ def rgb_frames(images: torch.Tensor, name: str, finite: bool = True) -> torch.Te
 
 
 def is_finite(frames: torch.Tensor) -> bool:
-    """Tell whether frames hold neither NaN nor values next to infinity, without a copy of them."""
-    return all(abs(float(value)) < _HUGE for value in frames.aminmax())
+    """Tell whether frames hold neither NaN nor values next to infinity."""
+    # One by one, since PyTorch copies what lies in memory with gaps, as the colours of RGBA do.
+    return all(abs(float(value)) < _HUGE for frame in frames for value in frame.aminmax())
 
 
 def fit_frames(images: torch.Tensor, width: int, height: int, name: str) -> torch.Tensor:

@@ -96,7 +96,7 @@ def noise_mask(latent: dict[str, Any], channels: int) -> torch.Tensor | None:
 
 
 def require_conditioning(conditioning: Any, name: str) -> None:
-    """Raise a ValueError that names the input unless it is a CONDITIONING with at least one entry."""
+    """Raise a ValueError that names the input unless it is a CONDITIONING with an entry, and with ControlNets that are some."""
     if not isinstance(conditioning, list | tuple) or not conditioning:
         found = "empty" if isinstance(conditioning, list | tuple) else kind(conditioning)
         raise ValueError(f"{name} is {found}, and no conditioning: connect EasyAnimateV3TextEncode.")
@@ -106,4 +106,8 @@ def require_conditioning(conditioning: Any, name: str) -> None:
             raise ValueError(
                 f"an entry of {name} is no pair of text states and options, so it comes from a node that makes no "
                 "conditioning: connect EasyAnimateV3TextEncode."
+            )
+        if "control" in entry[1] and not hasattr(entry[1]["control"], "get_control"):
+            raise ValueError(
+                f"the ControlNet in an entry of {name} is {kind(entry[1]['control'])}: take the node out that put it there."
             )

@@ -173,7 +173,7 @@ class LongVideoJob:
     ) -> tuple[Path, list[str]]:
         parts = self.parts
         if self.head_frames and not target.finished:
-            frames = rgb_frames(self.video, "video").float()
+            frames = rgb_frames(self.video, "video")
             head, tail = eight_bit(frames[: self.head_frames]), frames[self.head_frames :]
             target.append(head, parts[0], tail, stop_if_cancelled)
         first = target.finished - bool(self.head_frames)
@@ -205,7 +205,9 @@ class LongVideoJob:
 
         given = target.tail if target.finished else self._video_tail()
         with sampling_progress_only():
-            for _, frames, tail in continue_video(todo, self.overlap, given, generate, self.joining):
+            for _, frames, tail in continue_video(
+                todo, self.overlap, given, generate, self.joining, stop_if_cancelled
+            ):
                 target.append(eight_bit(frames), parts[target.finished], tail, stop_if_cancelled)
                 # Let go of this segment before the next one is made.
                 del frames
@@ -221,4 +223,4 @@ class LongVideoJob:
 
     def _video_tail(self) -> torch.Tensor | None:
         """Return the given video's last frames where it has no others."""
-        return None if self.video is None else rgb_frames(self.video, "video")[-self.overlap :].float().cpu()
+        return None if self.video is None else rgb_frames(self.video, "video")[-self.overlap :].cpu()

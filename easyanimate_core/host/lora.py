@@ -16,6 +16,7 @@ from ..checkpoint.lora import (
     to_native_names,
     with_host_prefix,
 )
+from ..out_of_memory import exhausted_memory
 from ..values import shown
 from .inputs import kind
 from .internals import launch_option
@@ -137,6 +138,8 @@ def _load(
             f"{name} lacks the tensor {shown(missing.args[0])}, so a module of it is incomplete: download it again."
         ) from missing
     except (AttributeError, IndexError, TypeError, RuntimeError, ValueError) as error:
+        if exhausted_memory(error):
+            raise
         raise ValueError(
             f"{name} has tensors of shapes that no LoRA has: download it again, or use another one."
         ) from error

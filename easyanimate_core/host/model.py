@@ -20,7 +20,7 @@ from .entries import valid_embeds, valid_frames, valid_ratio, valid_text
 from .internals import optimized_attention
 from .latent_format import EasyAnimateV3Latent
 from .model_sampling import EasyAnimateV3ModelSampling
-from .out_of_memory import activation_limit, run_smaller
+from .out_of_memory import activation_budget, run_smaller
 from .text_states import TextStates
 
 # Keys of a CONDITIONING entry that EasyAnimateV3ImageToVideo sets and the model reads.
@@ -279,9 +279,7 @@ class EasyAnimateV3Model(comfy.model_base.BaseModel):
 
 def _free_memory(device: torch.device) -> float | None:
     """Return the bytes that activations may take on ``device`` now, or None for any number, as on a CPU."""
-    limit = activation_limit()
-    if limit is not None:
-        return limit
     if comfy.model_management.is_device_cpu(device):
-        return None
-    return comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
+        return activation_budget(None)
+    free = comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
+    return activation_budget(free)

@@ -12,7 +12,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ..out_of_memory import GPU_MEMORY, MAIN_MEMORY, NotEnoughMemoryError, exhausted_memory
-from ..transformer.memory import MemoryPlan
+from ..transformer.memory import MemoryPlan, choose_plan
 from ..vae import SPACE_FACTOR, pixel_frames
 
 Result = TypeVar("Result")
@@ -63,24 +63,42 @@ class _Run:
     failed: int = 0
 
 
+@dataclass
+class _Attempt:
+    """A forward: the bytes that it may take at most, None for any number, and what :func:`activation_budget` said."""
+
+    limit: int | None
+    budget: float | None = None
+
+
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
-_most_bytes: ContextVar[int | None] = ContextVar("most_bytes", default=None)
+_attempt: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
 
 
-def activation_limit() -> int | None:
-    """Return the bytes that the transformer may take in the forward under way, or None where nothing failed yet."""
-    return _most_bytes.get()
+def activation_budget(free: float | None) -> float | None:
+    """Return the bytes that the transformer may take in the forward under way, or None for any number.
+
+    Parameters
+    ----------
+    free : float or None
+        Bytes that are free on its device; None where that is not counted.
+    """
+    attempt = _attempt.get()
+    if attempt is None:
+        return free
+    attempt.budget = min((value for value in (attempt.limit, free) if value is not None), default=None)
+    return attempt.budget
 
 
 def run_smaller(run: Callable[[], Result], plans: list[MemoryPlan]) -> Result:
     """Return ``run()`` under the first of the transformer's memory plans that memory reaches for.
 
-    What failed in a sampling run is not tried again in it.
+    What failed in a sampling run, and what is larger, is not tried again in it.
 
     Parameters
     ----------
     run : callable
-        A forward that asks :func:`activation_limit`.
+        A forward that asks :func:`activation_budget`.
     plans : list of MemoryPlan
         The fastest first.
     """
@@ -89,13 +107,14 @@ def run_smaller(run: Callable[[], Result], plans: list[MemoryPlan]) -> Result:
     last = 0 if torch.is_grad_enabled() else len(plans) - 1
     while state.failed < last:
         try:
-            with _limited(plans, state.failed):
+            with _limited(plans, state.failed) as attempt:
                 return run()
         except Exception as error:
-            if exhausted_memory(error) is None:
+            tried = plans.index(choose_plan(plans, attempt.budget))
+            if exhausted_memory(error) is None or tried >= last:
                 raise
         # Outside the handler, whose traceback still holds the tensors of the attempt.
-        state.failed += 1
+        state.failed = tried + 1
         comfy.model_management.soft_empty_cache()
         logging.warning("The transformer ran out of memory; it begins this step again in smaller parts.")
     with _limited(plans, state.failed):
@@ -103,12 +122,13 @@ def run_smaller(run: Callable[[], Result], plans: list[MemoryPlan]) -> Result:
 
 
 @contextmanager
-def _limited(plans: list[MemoryPlan], failed: int) -> Iterator[None]:
-    token = _most_bytes.set(plans[min(failed, len(plans) - 1)].bytes if failed else None)
+def _limited(plans: list[MemoryPlan], failed: int) -> Iterator[_Attempt]:
+    attempt = _Attempt(plans[min(failed, len(plans) - 1)].bytes if failed else None)
+    token = _attempt.set(attempt)
     try:
-        yield
+        yield attempt
     finally:
-        _most_bytes.reset(token)
+        _attempt.reset(token)
 
 
 def explain_sampling(patcher: Any) -> None:

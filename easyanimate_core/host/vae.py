@@ -162,7 +162,13 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
             self._decoding = None
 
     def encode(self, pixel_samples: torch.Tensor) -> torch.Tensor:
-        """Encode images ``[frames, height, width, 3]`` in [0, 1] to latents ``[1, 4, frames, height, width]``."""
+        """Encode images in [0, 1] to latents ``[batch, 4, frames, height, width]``.
+
+        Parameters
+        ----------
+        pixel_samples : torch.Tensor
+            The frames of a clip ``[frames, height, width, 3]``, or clips ``[batch, frames, height, width, 3]``.
+        """
         pixel_samples = _frames(pixel_samples)
         self._encoding = True
         try:
@@ -235,9 +241,10 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
 
 
 def _frames(images: torch.Tensor) -> torch.Tensor:
-    """Return images as frames; clips ``[batch, frames, height, width, 3]``, which the host knows too, as they are."""
-    clips = isinstance(images, torch.Tensor) and images.ndim == 5 and images.is_floating_point()
-    return images if clips else rgb_frames(images, "pixels")
+    """Return images as frames; clips ``[batch, frames, height, width, 3]``, which the host knows too, as clips."""
+    if isinstance(images, torch.Tensor) and images.ndim == 5:
+        return rgb_frames(images.flatten(0, 1), "pixels").unflatten(0, images.shape[:2])
+    return rgb_frames(images, "pixels")
 
 
 def _size(images: torch.Tensor) -> str:

@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -55,7 +55,9 @@ class Feed:
         """End the process if it runs, and with it all that waits for it."""
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait()
+            # A disk that does not answer holds even a killed process.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)
         # A program that ffmpeg started may hold the pipe for longer, and with it the thread.
         self._writer.shutdown(wait=bool(wait([self._writer.submit(int)], _END_SECONDS).done))
         self._process.stdin.close()

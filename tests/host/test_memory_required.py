@@ -132,3 +132,26 @@ def test_without_tiling_the_vae_asks_for_the_whole_picture(bench, monkeypatch, s
     whole = bench.core("host.vae")._slice_memory(vae.config, 32, 768, vae.vae_dtype, False)
     clip = 8 * 32 * 768 * 3 * 4 if stage == "encode" else 0
     assert asked == [(whole / 2 if tiling else whole) + clip]
+
+
+@torch.inference_mode()
+def test_what_failed_in_a_run_and_what_is_larger_is_not_tried_again(bench):
+    """With 8 GB free a plan of 5 is chosen; when it fails, those of 20 and 12 would too, and none is left."""
+    out_of_memory, plans = bench.core("host.out_of_memory"), bench.core("transformer.memory")
+    options = [plans.MemoryPlan(None, False, size) for size in (20, 12, 5, 2)]
+    tried = []
+
+    def forward():
+        plan = plans.choose_plan(options, out_of_memory.activation_budget(8))
+        tried.append(plan.bytes)
+        if len(tried) <= failures:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return plan.bytes
+
+    failures = 1
+    assert out_of_memory.run_smaller(forward, options) == 2
+    assert tried == [5, 2]
+    tried, failures = [], 2
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        out_of_memory.run_smaller(forward, options)
+    assert tried == [5, 2]

@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import comfy_node_inputs
@@ -24,6 +24,8 @@ RESULT, STOPPED, HOST_REFUSAL, SENTENCE, HOST_ERROR = (
     "errors of the host's own code",
 )
 EXAMPLES_A_CHECK = 100
+# The host's words for an exception in its own check of a prompt, or in a node's part of that.
+_CRASH_IN_CHECK = "exception_during_"
 # Modules that every run on our models passes through, whatever the host makes of it.
 PASSING_ON = ("out_of_memory.py", "preview.py", "progress.py")
 # What tensors of an example may take beside what the process has already.
@@ -32,21 +34,21 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 
 
 class Fuzzer:
-    """Runs nodes on fuzzed inputs and counts what came of it.
+    """Runs nodes on fuzzed inputs and counts what came of it, node by node.
 
     Parameters
     ----------
     bench : Bench
         The host.
     patience : float
-        Seconds after which a run is cancelled at its next progress; it counts as accepted.
+        Seconds of computing after which a run is cancelled at its next progress.
     """
 
     def __init__(self, bench, patience):
         self.bench = bench
         self.patience = patience
         self.models = fuzz_models.prepare(bench)
-        self.counts = Counter()
+        self.counts = defaultdict(Counter)
         self.good = self.good_frames()
 
     def node_class(self, node_id):
@@ -78,9 +80,13 @@ class Fuzzer:
         """Run a node on the values, and assert that it gave a result or said in a sentence why not."""
         outcome, complaint = self.judge(node_id, values)
         assert complaint is None, f"{node_id}: {complaint}"
-        self.counts[outcome] += 1
-        if sum(self.counts.values()) % EXAMPLES_A_CHECK == 0:
+        self.counts[node_id][outcome] += 1
+        if self.totals().total() % EXAMPLES_A_CHECK == 0:
             self.check_good()
+
+    def totals(self):
+        """Return the counts of all nodes together."""
+        return sum(self.counts.values(), Counter())
 
     def judge(self, node_id, values):
         """Run a node on the values; return the kind of outcome, and what is wrong with it or None."""
@@ -99,10 +105,11 @@ class Fuzzer:
         before = {name: _copy(value) for name, value in given.items()}
         files = self._files()
         host = self.bench.host
-        started = time.monotonic()
+        # Not the time of day: what is stopped must not depend on what else this machine does.
+        started = time.process_time()
 
         def stop_late_runs(*_progress):
-            if time.monotonic() - started > self.patience:
+            if time.process_time() - started > self.patience:
                 host.interrupt()
 
         host.on_progress = stop_late_runs
@@ -124,6 +131,9 @@ class Fuzzer:
         changed = [name for name, value in given.items() if not _same(value, before[name])]
         if changed:
             return None, f"the object at {changed[0]} was changed"
+        if result.validation_error is not None:
+            outcome, complaint = self._judge_refusal(result.validation_error, values)
+            return outcome, complaint or _left_behind(left)
         if result.success:
             kinds = list(zip(node_class.RETURN_TYPES, taken, strict=True))
             if not is_ours(node_class):
@@ -136,9 +146,27 @@ class Fuzzer:
         if result.interrupted:
             return STOPPED, None
         if result.error is None:
-            return HOST_REFUSAL, _left_behind(left)
+            return None, "the run came to no end, and nothing was said of it"
         outcome, complaint = self._judge_error(result, node, values)
         return outcome, complaint or _left_behind(left)
+
+    def _judge_refusal(self, refusal, values):
+        """Judge why the host ran nothing: its own reasons are its own, what a node of the pack says is judged."""
+        outcome = HOST_REFUSAL
+        if not refusal["node_errors"]:
+            return outcome, f"no node was refused: {refusal['message']} {refusal['details']}"
+        for node in refusal["node_errors"].values():
+            for reason in node["errors"]:
+                kind, details, more = reason["type"], reason["details"], reason["extra_info"]
+                if kind.startswith(_CRASH_IN_CHECK):
+                    return outcome, f"{more['exception_type']} in the check of the inputs: {details[:300]!r}"
+                if kind == "custom_validation_failed" and is_ours(self.node_class(node["class_type"])):
+                    outcome, name = SENTENCE, more["input_name"]
+                    message = details.removeprefix(f"{name} - ")
+                    complaint = _not_a_sentence(message, values, f"the check of {name}")
+                    if complaint:
+                        return outcome, complaint
+        return outcome, None
 
     def _judge_error(self, result, node, values):
         frames = [
@@ -150,25 +178,14 @@ class Fuzzer:
             mine and path.name not in PASSING_ON for mine, (path, _, _) in zip(ours, frames, strict=True)
         ):
             return HOST_ERROR, None
-        message = self.last = result.error_message
+        message = result.error_message
         place = " < ".join(f"{path.name}:{line} {function}" for path, line, function in frames[:-4:-1])
         if not ours[-1]:
             return (
                 SENTENCE,
                 f"{result.error['exception_type']} from outside the pack, {place}: {message[:300]!r}",
             )
-        # What the user gave is quoted as it is; the sentence around it is what counts.
-        for value in sorted(
-            (value for value in values.values() if isinstance(value, str)), key=len, reverse=True
-        ):
-            message = message.replace(repr(value), "it")
-            for quoted in (value, repr(value)[1:-1]):
-                message = message.replace(quoted, "it") if len(quoted) > 3 else message
-        if not is_one_sentence(message):
-            return SENTENCE, f"no sentence at {place}: {result.error_message[:300]!r}"
-        if len(message) > 600:
-            return SENTENCE, f"a very long sentence at {place}: {result.error_message[:300]!r}"
-        return SENTENCE, None
+        return SENTENCE, _not_a_sentence(message, values, place)
 
     def _files(self):
         folders = [self.bench.host.base / name for name in ("output", "temp")]
@@ -210,6 +227,26 @@ def memory_cap(spare):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def _not_a_sentence(message, values, place):
+    """Say what is wrong with the pack's own words on an example's inputs, or None."""
+    # What the user gave is quoted as it is; the sentence around it is what counts.
+    bare = message
+    for value in sorted(
+        (value for value in values.values() if isinstance(value, str)), key=len, reverse=True
+    ):
+        bare = bare.replace(repr(value), "it")
+        for quoted in (value, repr(value)[1:-1]):
+            bare = bare.replace(quoted, "it") if len(quoted) > 3 else bare
+        # Quoted as far as it is of use.
+        start = re.escape(repr(value[:9])[1:-1])
+        bare = re.sub(f"(['\"]){start}[^…]*…\\1", "it", bare) if value else bare
+    if not is_one_sentence(bare):
+        return f"no sentence at {place}: {message[:300]!r}"
+    if len(bare) > 600:
+        return f"a very long sentence at {place}: {message[:300]!r}"
+    return None
 
 
 def _left_behind(paths):

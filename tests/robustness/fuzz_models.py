@@ -1,21 +1,35 @@
 """The objects that fuzzed inputs are made of: this pack's tiny models, small ones of other kinds, prepared results."""
 
+import json
 from functools import cache
 
 import torch
 from graphs import Graph
+from safetensors.torch import load_file, save_file
 
-from devtools import tiny_checkpoint
+from devtools import tiny_checkpoint, tiny_lora
 
 TEXT_TO_VIDEO = "EasyAnimateV3-tiny-text-to-video"
+# What the loaders may choose and load, by the name of the input; the host lists other files too.
+FILES = {
+    "checkpoint": (tiny_checkpoint.NAME, TEXT_TO_VIDEO),
+    "transformer_name": ("fuzz_transformer.safetensors", "fuzz_text_to_video.safetensors"),
+    "vae_name": ("fuzz_vae.safetensors", "fuzz_vae_fp16.safetensors"),
+    "lora_name": (tiny_lora.NAME,),
+}
 
 
 @cache
 def prepare(bench):
     """Return all objects by name; models are ready to run, so that an example costs milliseconds."""
-    folder = bench.host.base / "models" / "EasyAnimate" / TEXT_TO_VIDEO
-    if not folder.exists():
-        tiny_checkpoint.write(folder, in_channels=4)
+    models = bench.host.base / "models"
+    folders = [models / "EasyAnimate" / name for name in FILES["checkpoint"]]
+    if not folders[1].exists():
+        tiny_checkpoint.write(folders[1], in_channels=4)
+    for folder, name in zip(folders, FILES["transformer_name"], strict=True):
+        _write_single_file(folder / "transformer", models / "diffusion_models" / name)
+    for name, dtype in zip(FILES["vae_name"], (torch.float32, torch.float16), strict=True):
+        _write_single_file(folders[0] / "vae", models / "vae" / name, dtype)
     graph = Graph()
     loader, other = graph.load(), graph.load(TEXT_TO_VIDEO)
     clip = graph.clip(loader, start=graph.picture(), embed=True)
@@ -42,6 +56,15 @@ def prepare(bench):
     for name in ("positive", "plain"):
         objects[f"{name}_states"], objects[f"{name}_options"] = objects[name][0]
     return {**objects, **_foreign_models(bench)}
+
+
+def _write_single_file(component, path, dtype=torch.float32):
+    """Write a component of a checkpoint folder as one file with its configuration inside."""
+    config = json.loads((component / "config.json").read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = load_file(component / "diffusion_pytorch_model.safetensors")
+    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    save_file(weights, path, {"config": json.dumps(config)})
 
 
 def _foreign_models(bench):

@@ -278,6 +278,14 @@ def json_that_is_none(good, rng):
 
 
 @kind
+def json_string_without_end(good, rng):
+    component = rng.choice(COMPONENTS)
+    character = rng.choice([b'\\"', b"\\\\", b'\\"[', b"x"])
+    content = b'{"a":"' + character * (1_000_000 // len(character))
+    return _mutant(component, content, REFUSED, repr(content[:40]), (f"{component}/config.json",))
+
+
+@kind
 def json_that_is_good(good, rng):
     component = rng.choice(COMPONENTS)
     values = good.config(component)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -26,6 +27,8 @@ FORBIDDEN = (
     "subprocess.Popen",
     "socket.connect",
 )
+# Nothing is unpacked: a loader writes no file.
+CHANGES = ("os.mkdir", "os.rename", "os.link", "os.symlink")
 ROOM = 6 * 1024**3
 # Which model of a folder comes of which of its parts.
 PARTS = {
@@ -41,6 +44,7 @@ SELF_TESTS = {
     "sleep": lambda _: time.sleep(3600),
     "grow": lambda _: len(b"x" * (201 * 1024**2)),
     "unpickle": lambda path: pickle.loads(Path(path).read_bytes()),
+    "write": lambda path: Path(path + ".written").write_text("x"),
 }
 
 
@@ -53,6 +57,7 @@ class StrangeHost:
             "MALLOC_MMAP_THRESHOLD_": "131072",
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
         environ = {**os.environ, **options, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
         self.limit = limit
@@ -246,11 +251,11 @@ def _digest(*tensors):
 
 def _work(loaders, job):
     seen = []
-    sys.addaudithook(lambda event, _: seen.append(event) if event in FORBIDDEN else None)
     limit = _status("VmSize") * 1024 + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     # The most that was in use counts from here.
     Path("/proc/self/clear_refs").write_text("5")
+    sys.addaudithook(partial(_watch_call, seen))
     before, started = _status("VmRSS"), time.perf_counter()
     report = {"outcome": "loaded", "message": ""}
     try:
@@ -269,9 +274,19 @@ def _work(loaders, job):
 
             report["broken"] = f"{type(error).__name__}: {error} {traceback.format_exc()[-1500:]}"
         report["complaints"] = complaints
-    partial = Path(job["result"] + ".part")
-    partial.write_text(json.dumps(report))
-    partial.replace(job["result"])
+    unfinished = Path(job["result"] + ".part")
+    unfinished.write_text(json.dumps(report))
+    unfinished.replace(job["result"])
+
+
+def _watch_call(seen, event, arguments):
+    if event in FORBIDDEN:
+        seen.append(event)
+        return
+    writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    # The host wants the configuration of CLIP's image encoder as a file, which is made in a temporary folder.
+    if (writing or event in CHANGES) and not str(arguments[0]).startswith(os.environ["TMPDIR"]):
+        seen.append(f"{event} {arguments[0]}")
 
 
 def _listen():

@@ -30,6 +30,7 @@ WORKFLOWS = (
     "image_to_video_stock",
     "image_to_video",
 )
+NAMED = {"ComfyUI-VideoHelperSuite", "ComfyUI-KJNodes", "ComfyUI-GGUF", "ComfyUI-Manager"}
 # What the host itself changes whenever a prompt runs, whoever's the nodes are.
 OF_EVERY_RUN = {
     r"comfy_execution\.progress:global_progress_registry": "progress of the prompt that runs",
@@ -64,7 +65,7 @@ MODULES = {
     "torch",
     "safetensors",
     "numpy",
-    "transformers",
+    "tokenizers",
     "imageio_ffmpeg",
     "comfy_extras",
 }
@@ -204,9 +205,14 @@ def test_a_pack_that_stops_previews_stops_the_moving_one_too(bench, monkeypatch,
     import latent_preview
 
     shown = []
-    monkeypatch.setattr(
-        bench.core("host.preview").ClipPlayer, "show", lambda player, frames: shown.append(len(frames))
-    )
+    player_class = bench.core("host.preview").ClipPlayer
+    show = player_class.show
+
+    def watched_show(player, frames):
+        shown.append(len(frames))
+        show(player, frames)
+
+    monkeypatch.setattr(player_class, "show", watched_show)
     if stopped:
         monkeypatch.setattr(
             latent_preview.LatentPreviewer, "decode_latent_to_preview_image", lambda previewer, kind, x0: None
@@ -228,5 +234,7 @@ def test_other_packs(tmp_path, figure):
     packs = Path(os.environ["EASYANIMATE_OTHER_PACKS"]).resolve()
     report = coexistence.try_packs(packs, tmp_path)
     assert report.problems == []
+    assert report.seen["first"].packs().keys() >= NAMED, "packs that nearly everybody has"
+    assert report.seen["first"].made, "no graph with a node of theirs ran"
     for name, value in report.figures().items():
         figure(f"coexistence: {name}", value)

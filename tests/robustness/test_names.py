@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -108,10 +109,10 @@ class Output:
         self.files = self.videos()
 
     def _around(self):
-        """Return all that lies beside the folder, and the names above it but for pytest's own."""
+        """Return all that lies beside the folder, and the names above it but for those of tests."""
         above = {path for path in self.base.parent.iterdir() if path.name != ".lock"}
         return state_of(self.base, self.folder), {
-            path for path in above if path.name[-1] not in "0123456789t"
+            path for path in above if not re.fullmatch(r"[^.]*(\d|current)", path.name)
         }
 
     def _astray(self):

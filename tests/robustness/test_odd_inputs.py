@@ -1,6 +1,7 @@
 """Odd things on a link or in a setting, each refused with its sentence or taken for what it means."""
 
 import fuzz_models
+import numpy as np
 import pytest
 import torch
 from fuzz_schema import schema
@@ -99,6 +100,15 @@ def test_what_is_no_image(refusal, node_id, name):
     if node_id != "EasyAnimateV3SaveVideo":
         picture[0, 3, 4, 1] = float("nan")
         assert f"{name} holds NaN, infinite or huge values" in refusal(node_id, **{name: picture})
+
+
+def test_clips_for_the_vae_that_are_spoiled(objects):
+    """From a program or another pack's node: the host's nodes give it pictures alone."""
+    clips = torch.rand(2, 8, 32, 32, 3)
+    assert objects["vae"].encode(clips).shape == (2, 4, 2, 4, 4)
+    clips[1, 5, 3, 3, 1] = float("nan")
+    with pytest.raises(ValueError, match="pixels holds NaN, infinite or huge values"):
+        objects["vae"].encode(clips)
 
 
 @pytest.mark.parametrize("node_id", ["VAEEncode", "VAEEncodeTiled"])
@@ -204,6 +214,8 @@ def test_what_is_no_conditioning(refusal, objects, node_id):
     for entry in ([states], states, [states, {}, 1], [None, {}], [states, None]):
         message = refusal(node_id, negative=[entry])
         assert "an entry of negative is no pair of text states and options" in message
+    message = refusal(node_id, negative=[[states, {"control": None}]])
+    assert "the ControlNet in an entry of negative is nothing: take the node out" in message
 
 
 @pytest.mark.parametrize(
@@ -396,6 +408,38 @@ def test_scheduler_whose_noise_levels_are_nan(refusal, objects, model):
 def test_weight_in_a_prompt_that_is_not_finite(refusal, weight):
     message = refusal("EasyAnimateV3TextEncode", text=f"a (dog:{weight})", clean=False)
     assert "a weight in the prompt is no finite number" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("fps", None, "fps is None: give a number from 1 to 120"),
+        ("fps", "24", "fps is '24': give a number"),
+        ("fps", [24.0], "fps is [24.0]: give a number"),
+        ("fps", float("nan"), "fps is nan: give a number"),
+        ("fps", 10**400, "fps is a very long number: give a number"),
+        ("fps", 121, "fps is 121: give a number"),
+        ("crf", 17.5, "crf is 17.5: give a whole number from 1 to 51"),
+        ("crf", "17", "crf is '17': give a whole number"),
+        ("crf", 0, "crf is 0: give a whole number"),
+    ],
+)
+def test_what_another_node_gives_for_a_number(bench, name, value, words):
+    """Over a link whose type may be anything, of which the host checks nothing."""
+    graph = Graph()
+    settings = {"filename_prefix": "number", "fps": 24.0, "crf": 17, name: bench.give(graph, value)}
+    graph.add("EasyAnimateV3SaveVideo", images=graph.picture(), **settings)
+    result = bench.host.run(graph.prompt)
+    assert result.error, result.error_message
+    assert is_one_sentence(result.error_message)
+    assert words in result.error_message
+
+
+def test_numbers_of_other_libraries_are_numbers(bench):
+    graph = Graph()
+    settings = {"fps": bench.give(graph, np.float32(24)), "crf": bench.give(graph, np.int64(30))}
+    graph.add("EasyAnimateV3SaveVideo", images=graph.picture(), filename_prefix="number", **settings)
+    bench.run(graph)
 
 
 @pytest.mark.parametrize("clean", [True, False])

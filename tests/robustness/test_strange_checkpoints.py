@@ -6,6 +6,7 @@ memory; some of them also by the nodes, in a real run of the host.
 
 import os
 import random
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -30,10 +31,10 @@ LIMIT_SECONDS = 60
 MUTANTS = either(1, 5)
 THROUGH_NODES = either(8, 60)
 ERRORS = ("CheckpointError", "ValueError")
-ADVICE = ("download", "choose", "use ", "take", "correct", "get ", "rename", "load ", "put ", "name", "check")
+ADVICE = re.compile(r"\b(download|choose|use|take|correct|get|rename|load|put|name|check)\b")
 PLACES = ["transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "lora", "strange", "checkpoint"]
-# What a loader may take beside the file, over what it takes for a good one: parsed headers, and pages of code.
-SPARE_BYTES = 16 * 1024**2
+# What a loader may take beside twice the file: a good LoRA of 0.6 MiB takes 17, of code that runs for the first time.
+SPARE_BYTES = 20 * 1024**2
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="memory is measured by Linux's /proc"
@@ -118,7 +119,7 @@ class Check:
             assert "used" in result, result
             self.normal[place] = result
         self.outcomes = Counter()
-        self.slowest = self.largest = self.multiple = 0.0
+        self.slowest = self.beside = self.over = 0.0
 
     def faults(self, mutant):
         """Return what is wrong with how a mutant was taken, as a list of texts."""
@@ -141,13 +142,12 @@ class Check:
         return found
 
     def _memory(self, place, size, result):
-        over = max(0, result["growth"] - self.normal[place]["growth"])
+        growth = result["growth"]
         self.slowest = max(self.slowest, result["seconds"])
-        self.largest = max(self.largest, over / 1024**2)
-        if size > SPARE_BYTES / 8:
-            self.multiple = max(self.multiple, over / size)
-        if over > 2 * size + SPARE_BYTES:
-            return [f"memory grew by {over / 1024**2:.0f} MB for a file of {size / 1024**2:.1f} MB"]
+        self.beside = max(self.beside, growth - 2 * size)
+        self.over = max(self.over, growth - self.normal[place]["growth"])
+        if growth > 2 * size + SPARE_BYTES:
+            return [f"memory grew by {growth / 1024**2:.0f} MB for a file of {size / 1024**2:.1f} MB"]
         return []
 
     def _refused(self, mutant, result):
@@ -158,7 +158,7 @@ class Check:
             found.append(f"{result['type']} is an accident, not an error of ours")
         if not is_one_sentence(message) or len(message) > 700:
             found.append("not one sentence")
-        if not any(word in message.lower() for word in ADVICE):
+        if not ADVICE.search(message.lower()):
             found.append("does not say what to do")
         if not any(place in message.lower() for place in PLACES):
             found.append("does not say where")
@@ -198,8 +198,8 @@ def test_mutants(check, good, figure):
     figure("refused in one sentence", check.outcomes["refused"])
     figure("loaded for what they are", check.outcomes["loaded"])
     figure("slowest, seconds", round(check.slowest, 2))
-    figure("memory over a good one's, times the file at most", round(check.multiple, 2))
-    figure("memory over a good one's, MB at most", round(check.largest, 1))
+    figure("memory beside twice the file, MiB at most", round(check.beside / 1024**2, 1))
+    figure("memory over that of a good file, MiB at most", round(check.over / 1024**2, 1))
     assert not failures, f"{len(failures)} of {count}:\n" + "\n".join(failures)
 
 
@@ -215,7 +215,7 @@ def test_no_pickle_runs(check, good, tmp_path, monkeypatch):
         assert mark.exists(), f"{form} is harmless"
         mark.unlink()
         for place, mutant in enumerate(strange_pickles.everywhere(good, content)):
-            # One form in each place, and each form in nine places; the long form has them all.
+            # One form in each place; the long form has them all.
             if not LONG and place % len(strange_pickles.FORMS) != number % len(strange_pickles.FORMS):
                 continue
             if faults := check.faults(mutant):
@@ -262,6 +262,7 @@ def test_the_watch_sees_what_it_is_for(check, tmp_path):
     assert check.host.load("grow", path)["growth"] > 200 * 1024**2
     assert "pickle.find_class" in check.host.load("unpickle", path)["events"]
     assert (tmp_path / "mark").exists()
+    assert check.host.load("write", path)["events"] == [f"open {path}.written"]
 
 
 def _graph(mutant, path):
@@ -283,8 +284,9 @@ def test_nodes_refuse_them_too(bench, check, good):
     """What the watched process refused is refused by the node that the user runs, in the same words."""
     rng, count = random.Random(7), 0
     names = sorted(kinds())
-    while count < THROUGH_NODES:
-        name = rng.choice(names)
+    for name in rng.choices(names, k=10 * THROUGH_NODES):
+        if count == THROUGH_NODES:
+            break
         mutant = kinds()[name](good, random.Random(f"{name} {rng.random()}"))
         path = write(mutant, good, check.base)
         result = check.host.load(mutant.place, path)
@@ -297,5 +299,6 @@ def test_nodes_refuse_them_too(bench, check, good):
         remove(path)
         # The two hosts have folders of their own.
         expected = result["message"].replace(str(check.base), str(bench.host.base))
-        assert message == expected or "There is no file" in message, name
+        assert message == expected or name == "no_file_in_place", name
         count += 1
+    assert count == THROUGH_NODES
