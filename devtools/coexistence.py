@@ -399,7 +399,7 @@ def _frames(seen: Mapping[str, Seen]) -> list[str]:
 
 def _cross(server: HostServer, seen: Seen) -> None:
     """Run graphs that take this pack's models and frames through nodes of other packs, where they are there."""
-    if "VHS_VideoCombine" in seen.nodes:
+    if "VHS_VideoCombine" in seen.nodes and "image_to_video" in seen.frames:
         digest = run_workflow(
             server, "image_to_video", seen.nodes, VHS_latentpreview=True, VHS_latentpreviewrate=8
         )
@@ -516,7 +516,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--work", type=Path, required=True, help="empty folder for models, outputs and logs")
     parser.add_argument("--workflows", nargs="*", default=WORKFLOWS, metavar="NAME")
     parser.add_argument(
-        "--host-options", default="", help="further options of ComfyUI, such as --enable-manager"
+        "--host-options", default="", help="further options of ComfyUI: --host-options=--enable-manager"
     )
     options = parser.parse_args(arguments)
     report = try_packs(

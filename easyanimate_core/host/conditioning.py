@@ -157,14 +157,20 @@ def attach_inpaint(
     """
     values = {INPAINT_KEY: inpaint, GIVEN_FRAMES_KEY: given_frames}
     outputs = {"clip_vision_output": clip_vision_output, "clip_vision_output_end": clip_vision_output_end}
-    embeds = [_image_embeds(output, name) for name, output in outputs.items() if output is not None]
+    embeds = [image_embeds(output, name) for name, output in outputs.items() if output is not None]
     if embeds:
         values[CLIP_EMBEDS_KEY] = blend_embeds(*embeds, clip_mix) if len(embeds) == 2 else embeds[0]
     return node_helpers.conditioning_set_values(conditioning, values)
 
 
-def _image_embeds(output: Any, name: str) -> torch.Tensor:
-    """Return the embedding ``[1, 768]`` of a CLIP output; ``name`` is the input that an error names."""
+def image_embeds(output: Any, name: str) -> torch.Tensor:
+    """Return the embedding ``[1, 768]`` of a CLIP output; ``name`` is the input that an error names.
+
+    Raises
+    ------
+    ValueError
+        If there is no projected embedding of one image, or it is another model's.
+    """
     read = output.get if isinstance(output, dict) else partial(getattr, output)
     embeds = read("image_embeds", None)
     if not isinstance(embeds, torch.Tensor) or not embeds.is_floating_point():

@@ -11,6 +11,7 @@ from .conditioning import (
     check_size,
     empty_latent,
     encode_frames,
+    image_embeds,
     require_slice_vae,
     size_warning,
 )
@@ -204,6 +205,14 @@ class SegmentRenderer:
     sampler_name: str
     clip_apply_ratio: float
     smoothing: bool
+
+    def check_image_encoder(self) -> None:
+        """Raise a ValueError if ``clip_vision`` is another model than the transformer was trained with.
+
+        A video that begins with text alone would need it in its second segment, after an hour.
+        """
+        if self.clip_vision is not None:
+            image_embeds(encode_image(self.clip_vision, torch.zeros(1, 8, 8, 3)), "clip_vision")
 
     def encode_prompts(self, prompts: list[str]) -> tuple[dict[str, list], list[str]]:
         """Return the CONDITIONING of each distinct prompt, and sentences on what was lost of them."""

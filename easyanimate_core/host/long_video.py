@@ -161,6 +161,7 @@ class LongVideoJob:
             If the disk is full or refuses the file; the finished parts stay.
         """
         try:
+            self.renderer.check_image_encoder()
             return self._write(target, metadata, on_segment)
         except BaseException:
             target.discard_if_empty()

@@ -242,9 +242,13 @@ class EasyAnimateV3VAE(comfy.sd.VAE):
 
 def _frames(images: torch.Tensor) -> torch.Tensor:
     """Return images as frames; clips ``[batch, frames, height, width, 3]``, which the host knows too, as clips."""
-    if isinstance(images, torch.Tensor) and images.ndim == 5:
-        return rgb_frames(images.flatten(0, 1), "pixels").unflatten(0, images.shape[:2])
-    return rgb_frames(images, "pixels")
+    clips = isinstance(images, torch.Tensor) and images.ndim == 5
+
+    def check() -> torch.Tensor:
+        return rgb_frames(images.flatten(0, 1) if clips else images, "pixels")
+
+    frames = say_what_to_lower(check, "check the images to encode", _LESS)
+    return frames.unflatten(0, images.shape[:2]) if clips else frames
 
 
 def _size(images: torch.Tensor) -> str:

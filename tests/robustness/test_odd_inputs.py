@@ -455,6 +455,13 @@ def test_length_of_more_segments_than_anyone_can_plan(refusal, node_id):
     assert "total_length is 10000000, which takes more than 100000 segments" in message
 
 
+def test_other_image_encoder_is_told_before_the_first_segment(bench, refusal, objects):
+    vision = objects["other_clip_vision"]
+    message = refusal("EasyAnimateV3LongVideo", clip_vision=vision, segments=2, filename_prefix="other/clip")
+    assert "the CLIP image embedding in clip_vision has shape" in message
+    assert list((bench.host.base / "output" / "other").iterdir()) == []
+
+
 def test_seed_of_more_digits_than_python_reads(refusal):
     message = refusal("EasyAnimateV3LongVideo", seeds="1\n" + "9" * 5000)
     assert message == f"Line 2 of seeds is {'9' * 40!r}: give one whole number a line, from 0 to 2^64 - 1."
