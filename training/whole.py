@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 # Writers of tensors tell of a full disk in words of their own.
-_DISK_SIGNS = ("PytorchStreamWriter", "I/O error", "os error")
+_DISK_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream", "I/O error", "os error")
 
 
 class SaveError(ValueError):

@@ -18,20 +18,24 @@ from pathlib import Path
 import pytest
 import torch
 from fault_injection import ERRORS, Allocator, raising, same, tensors, threads
-from fault_stages import CORE, SHORT_STAGES, SIZE, STAGES, Rig
+from fault_stages import CORE, NO_LAYERS, NO_TICKS, SHORT_STAGES, SIZE, STAGES, Rig, rig_of
 from forms import either
 from graphs import Graph, is_one_sentence
 from safetensors.torch import load_file
 
-# Tensors that may still be made between the user's cancel and the end, in this pack's own code: those of a layer, or of
-# a schedule.
-CANCEL_TENSORS = 100
+# Tensors that may still be made between the user's cancel and the end, in this pack's own code: those of a layer.
+CANCEL_TENSORS = 40
+# Between the last layer of a step and the first of the next one a sampler finds the timestep and the host gathers the
+# inputs; PNDM does so for each call after it made its schedule. A frame of a blended segment has three histograms.
+STEP_TENSORS = 50
+MORE_CANCEL_TENSORS = dict.fromkeys(("Euler", "DPM++", "LoRA", "extend", "long video"), STEP_TENSORS)
+MORE_CANCEL_TENSORS |= {"PNDM": 80, "blend": 60}
 
 
 @pytest.fixture(scope="module", params=either(SHORT_STAGES, STAGES))
 def rig(request, bench):
     """A stage, with what there was before its faults; the tests of a stage run one after the other."""
-    rig = Rig(bench, request.param)
+    rig = rig_of(bench, request.param)
     rig.check_next()
     rig.before = tensors(), threads()
     return rig
@@ -84,6 +88,7 @@ def test_cancel_in_a_layer(rig, layers, figure):
     layers.restart({})
     rig.check_next()
     count = layers.calls
+    assert (count == 0) == (rig.stage in NO_LAYERS)
     chosen = points(count, f"layer {rig.stage}", either(1, 20))
     for point in chosen:
         layers.restart({point: rig.bench.host.interrupt})
@@ -107,7 +112,15 @@ def test_cancel_at_a_tensor(rig, figure):
         rig.check_next()
         assert_gone(rig, allocator)
     figure(f"cancel at a tensor: {rig.stage}", [len(chosen), rig.made(), late])
-    assert rig.stage in CORE or late <= CANCEL_TENSORS
+    assert rig.stage in CORE or late <= MORE_CANCEL_TENSORS.get(rig.stage, CANCEL_TENSORS)
+
+
+def test_cancel_while_colours_are_matched(bench):
+    """A segment of full size takes most of a minute on a CPU, frame by frame."""
+    rig = Rig(bench, "blend")
+    with Allocator(rig.made() // 3, bench.host.interrupt) as allocator:
+        check_cancelled(rig, rig.run())
+    assert allocator.since <= MORE_CANCEL_TENSORS["blend"]
 
 
 def test_cancel_while_weights_are_copied(bench, monkeypatch, figure):
@@ -150,6 +163,7 @@ def test_cancel_at_every_progress_tick(rig, figure):
     seen = []
     rig.bench.host.on_progress = lambda *tick: seen.append(tick)
     rig.check_next()
+    assert (not seen) == (rig.stage in NO_TICKS)
     chosen = points(len(seen), f"tick {rig.stage}", either(1, 1000))
     for tick in chosen:
         seen.clear()
@@ -172,7 +186,7 @@ def outcome(rig, result):
     if result.success:
         assert same(rig.take(), rig.expected), rig.stage
         return "went on"
-    assert not result.interrupted
+    assert not result.interrupted and rig.take() is None
     message = result.error_message
     if message.startswith("there is not enough") or " for want of " in message:
         assert is_one_sentence(message), message
@@ -206,12 +220,20 @@ def test_memory_runs_out(rig, lasting, figure):
     figure(f"memory runs out ({'lasting' if lasting else 'once'}): {rig.stage}", [ends, rig.made()])
 
 
+def test_memory_runs_out_while_images_are_checked(bench):
+    """Before a node of the host's encodes them, it is this pack that looks through them."""
+    rig = Rig(bench, "VAEEncode")
+    with Allocator(1, raising("cpu")):
+        assert outcome(rig, rig.run()) == "sentence"
+
+
 def test_nothing_of_these_faults_stays(rig, figure):
     """The last test of a stage: as many tensors as at first, of the same bytes, and the same threads."""
     rig.check_next()
     after = tensors(), threads()
     figure(f"tensors and bytes before and after the faults: {rig.stage}", [rig.before[0], after[0]])
     assert after == rig.before
+    assert rig.stage != "long video" or rig.resumed, "no fault came after a finished segment"
 
 
 def test_a_decode_begun_again_by_the_host_keeps_its_smoothing(bench):
@@ -223,7 +245,7 @@ def test_a_decode_begun_again_by_the_host_keeps_its_smoothing(bench):
         with Allocator(point, raising("gpu")):
             result = rig.run()
         went_on += outcome(rig, result) == "went on"
-    assert went_on
+    assert went_on >= either(1, 2)
 
 
 def test_what_says_that_memory_ran_out(bench):
@@ -581,6 +603,8 @@ def test_two_prompts_queued_at_once(server, right_latents, figure):
 
 def test_cancels_in_a_row_while_models_load(server, right_latents, figure):
     tries, cancelled = either(1, 6), 0
+    # The server is shared: what stood in its log before is of other tests.
+    logged = len(server.log_text())
     for number in range(tries):
         # Nothing is cached or loaded, so that all of it begins anew.
         free(server)
@@ -591,9 +615,9 @@ def test_cancels_in_a_row_while_models_load(server, right_latents, figure):
             ends = _end(run), _end(second)
             cancelled += ends.count("execution_interrupted")
             assert set(ends) <= {"execution_interrupted", "execution_success"}
-        seed = 1 + number % 2
-        with _queue(server, seed) as run:
-            assert torch.equal(_latent(server, run.wait()), right_latents[seed - 1])
+        for seed in either([1 + number % 2], [1, 2]):
+            with _queue(server, seed) as run:
+                assert torch.equal(_latent(server, run.wait()), right_latents[seed - 1])
     assert cancelled
-    assert "Traceback" not in server.log_text()
+    assert "Traceback" not in server.log_text()[logged:]
     figure("cancels in a row while models load", [tries, cancelled])

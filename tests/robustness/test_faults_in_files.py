@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -524,9 +525,34 @@ def test_same_long_video_in_two_processes_at_once(bench, output):
     assert len(left_in(output)) == 2 * rounds
 
 
+def programs(folder):
+    """Return the ids of the programs that have something below a folder among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # Another one may end at this moment.
+        with suppress(OSError):
+            if os.fsencode(folder) in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for_orphans(folder, seconds=120):
+    """Wait for the ffmpeg of killed runs, which finds the end of its input and ends by itself."""
+    deadline = time.monotonic() + seconds
+    while left := programs(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def hidden_in(folder):
+    return {path for path in folder.iterdir() if path.name.startswith(".")}
+
+
 @forked
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds orphans in /proc")
 def test_save_killed_at_random_moments(bench, output, figure):
-    chance, killed = random.Random(11), 0
+    """In every second run a moment at which the file is being written."""
+    chance, killed, tries = random.Random(11), 0, either(4, 100)
     images = torch.from_numpy(noise(24, 64)).float() / 255
     graph, _ = save_node(bench, "faults/clip", images)
     start = time.monotonic()
@@ -534,14 +560,21 @@ def test_save_killed_at_random_moments(bench, output, figure):
     whole = time.monotonic() - start
     (first,) = output.iterdir()
     expected = decoded(first)
-    for _ in range(either(4, 100)):
+    for number in range(tries):
+        before = hidden_in(output)
         child = in_fork(bench, graph)
-        time.sleep(chance.uniform(0.2, 1.0) * whole)
+        if number % 2:
+            time.sleep(chance.uniform(0.2, 1.0) * whole)
+        else:
+            deadline = time.monotonic() + 60
+            while not hidden_in(output) - before and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.2) * whole)
         os.kill(child, signal.SIGKILL)
         killed += ended([child]) == [-signal.SIGKILL]
         assert all(decoded(path) == expected for path in output.glob("*.mp4") if path.name[0] != ".")
-    # The ffmpeg of a killed run finds the end of its input, and ends by itself.
-    time.sleep(1)
+    assert killed >= tries // 4
+    wait_for_orphans(output)
     for path in output.iterdir():
         os.utime(path, (time.time() - 2 * HOUR,) * 2)
     assert ended([in_fork(bench, graph)]) == [0]
@@ -563,19 +596,18 @@ def test_fresh_files_of_another_run_are_left_alone(tmp_path):
 @forked
 @pytest.mark.skipif(not LONG, reason="samples some dozens of times")
 def test_long_video_killed_while_its_parts_are_joined(bench, output, figure):
-    chance, kills = random.Random(3), 0
+    chance, kills, tries = random.Random(3), 0, 25
     graph, _ = long_node(bench, "faults/whole")
     bench.run(graph)
     expected = decoded(output / "whole_00001_.mp4")
-    for number in range(25):
+    for number in range(tries):
         graph, _ = long_node(bench, f"faults/{number}")
         child = in_fork(bench, graph)
         while not os.waitpid(child, os.WNOHANG)[0]:
             if list(output.glob(f"{number}_00001_.parts/*.join")):
                 time.sleep(chance.uniform(0, 0.15))
                 os.kill(child, signal.SIGKILL)
-                ended([child])
-                kills += 1
+                kills += ended([child]) == [-signal.SIGKILL]
                 break
             time.sleep(0.002)
         files = list(output.glob(f"{number}_*.mp4"))
@@ -585,4 +617,5 @@ def test_long_video_killed_while_its_parts_are_joined(bench, output, figure):
         names = [f"{index}_00001_.mp4" for index in range(number + 1)]
         assert left_in(output) == sorted([*names, "whole_00001_.mp4"])
         assert decoded(output / f"{number}_00001_.mp4") == expected
+    assert kills > tries // 2
     figure("kills while parts are joined, Long Video", kills)
