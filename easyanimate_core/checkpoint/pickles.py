@@ -4,6 +4,7 @@ PyTorch's own reader admits what any other part of the program declared safe, un
 versions runs TorchScript. Nothing of that is in a file of weights.
 """
 
+import math
 import pickletools
 import struct
 import tarfile
@@ -21,7 +22,6 @@ from ..values import shown
 # Twenty-five steps a tensor and sixteen megabytes of records are far above any model's.
 _MAX_STEPS = 200_000
 _MAX_BYTES = 16 * 2**20
-_PICKLES_OF_OLD_FORM = 5
 _END, _END_64 = struct.Struct("<4s4HLLH"), struct.Struct("<4sQ2H2L4Q")
 
 _STORAGES = [
@@ -114,7 +114,7 @@ def _check_archive(path: Path) -> None:
         pickle = archive.getinfo(f"{tops.pop()}/data.pkl") if names else None
         if pickle is None or pickle.file_size > _MAX_BYTES:
             raise ValueError("no list of tensors")
-        _check_pickle(archive.read(pickle))
+        _check_pickle(archive.read(pickle), path.stat().st_size)
 
 
 def _check_directory_size(path: Path) -> None:
@@ -150,12 +150,17 @@ def _check_old_form(path: Path) -> None:
     with path.open("rb") as file:
         if _check_pickle(file) != MAGIC_NUMBER:
             raise ValueError("another pickle than PyTorch's")
-        for _ in range(_PICKLES_OF_OLD_FORM - 1):
-            _check_pickle(file)
+        # The version, the machine, the tensors, the names of their values.
+        for largest in (math.inf, math.inf, path.stat().st_size, math.inf):
+            _check_pickle(file, largest)
 
 
-def _check_pickle(content: bytes | IO[bytes]) -> object:
-    """Check what one pickle names, without building anything, and return its last value that is not nothing."""
+def _check_pickle(content: bytes | IO[bytes], largest: float = math.inf) -> object:
+    """Check what one pickle names, without building anything, and return its last value that is not nothing.
+
+    ``largest`` is the largest number in it: PyTorch makes room for as many values as a tensor says to have, before it
+    finds that the file has fewer.
+    """
     value = None
     steps = 0
     for code, argument, _ in islice(pickletools.genops(content), _MAX_STEPS):
@@ -165,6 +170,8 @@ def _check_pickle(content: bytes | IO[bytes]) -> object:
         # Names that stand on the stack, or in a table of the program's: PyTorch writes none.
         if code.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "OBJ", "NEWOBJ_EX", "NEWOBJ"):
             raise _CodeError("it makes objects")
+        if type(argument) is int and argument > largest:
+            raise ValueError("a tensor of more values than the file has bytes")
         value = value if argument is None else argument
     if steps == _MAX_STEPS:
         raise ValueError("a pickle without end")
