@@ -161,7 +161,7 @@ BREAKS = {
     "interpreter:sys.meta_path": "sys.meta_path.reverse()",
     "interpreter:sys.excepthook": "sys.excepthook = print",
     "interpreter:warnings.filters": "warnings.simplefilter('ignore')",
-    "interpreter:signal 2": "signal.signal(2, signal.SIG_IGN)",
+    "interpreter:signal 2": "signal.signal(2, lambda *_: None)",
     "interpreter:at exit": "atexit.register(print)",
     "interpreter:threads": "threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
     "random:python": "random.random()",
