@@ -44,6 +44,8 @@ def _node(bench, objects, graph, node_id, **changes):
         else:
             value = sizes.get(name, options.get("default", ""))
         plain = form in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+        # ComfyUI 0.8 checks the choices that are in the graph; what comes over a link neither version does.
+        plain = plain and not (form == "COMBO" and name in changes)
         inputs[name] = value if plain else bench.give(graph, value)
     return graph.add(node_id, **inputs)
 
