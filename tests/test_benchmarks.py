@@ -1,8 +1,8 @@
 """``dev.py bench``: real runs of tiny cases, turns, failures, and operations counted against a hand's count."""
 
-import gc
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ import dev
 from benchmarks import cases, inputs, ours, report
 from benchmarks.__main__ import main
 from benchmarks.flops import CallCounter, counted_flops
-from benchmarks.memory import MemoryMeter
 from benchmarks.results import Measurement, Row
 from benchmarks.runner import Bench, alternate
 from benchmarks.side import OURS, REFERENCE, Command, Side, SideError
 from devtools import environment
+from devtools.environment import ROOT
 from devtools.golden import relative_error
 from devtools.reference_run import GuidedEpsilon, Prompt
 
@@ -291,18 +291,28 @@ def test_both_sides_of_the_guidance_in_one_batch_are_the_same(image):
     assert relative_error(together, apart) < 1e-5
 
 
+MEMORY_OF_A_RUN = """
+import torch
+from benchmarks.memory import MemoryMeter
+
+kept = bytearray(b"x" * {size})
+meter = MemoryMeter(torch.device("cpu"))
+passing = bytearray(b"x" * {size})
+del passing
+used = meter.stop()
+print(used.growth, used.total)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_run_is_that_over_rest():
+    """In a process of its own: from this one the system may take gigabytes of earlier tests meanwhile."""
     size = 64 * 2**20
-    # What earlier tests left could go in between.
-    gc.collect()
-    kept = bytearray(size)
-    meter = MemoryMeter(torch.device("cpu"))
-    passing = bytearray(b"x" * size)
-    del passing
-    used = meter.stop()
-    assert size <= used.growth < 3 * size
-    assert used.total > used.growth + len(kept) // 2
+    program = MEMORY_OF_A_RUN.format(size=size)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    growth, total = map(int, done.stdout.split())
+    assert size <= growth < 3 * size
+    assert total > growth + size
 
 
 def test_dev_gives_the_reference_a_python_of_its_own(monkeypatch, tmp_path):

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 # Writers of tensors tell of a full disk in words of their own.
 _DISK_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream", "I/O error", "os error")
 
@@ -34,7 +32,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         if not isinstance(error, OSError) and not any(sign in str(error) for sign in _DISK_SIGNS):
             raise
         reason = getattr(error, "strerror", None) or "the disk is full or refuses it"
