@@ -110,7 +110,8 @@ def run_smaller(run: Callable[[], Result], plans: list[MemoryPlan]) -> Result:
             with _limited(plans, state.failed) as attempt:
                 return run()
         except Exception as error:
-            tried = plans.index(choose_plan(plans, attempt.budget))
+            # Memory may run out before the forward asks for its budget, too.
+            tried = max(state.failed, plans.index(choose_plan(plans, attempt.budget)))
             if exhausted_memory(error) is None or tried >= last:
                 raise
         # Outside the handler, whose traceback still holds the tensors of the attempt.

@@ -155,3 +155,19 @@ def test_what_failed_in_a_run_and_what_is_larger_is_not_tried_again(bench):
     with pytest.raises(torch.cuda.OutOfMemoryError):
         out_of_memory.run_smaller(forward, options)
     assert tried == [5, 2]
+
+
+@torch.inference_mode()
+def test_memory_that_runs_out_before_a_plan_is_chosen_ends_the_run(bench):
+    out_of_memory, plans = bench.core("host.out_of_memory"), bench.core("transformer.memory")
+    options = [plans.MemoryPlan(None, False, size) for size in (20, 12, 5)]
+    calls = []
+
+    def forward():
+        calls.append(1)
+        assert len(calls) < 10, "without end"
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        out_of_memory.run_smaller(forward, options)
+    assert len(calls) == len(options)
